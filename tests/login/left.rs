@@ -196,7 +196,7 @@ fn a_right_password_of_one_who_has_left_opens_no_session() {
     slow.lets_pam_go_on();
     let line = slow.l.d.log.wait("PAM says yes, but the peer left");
     assert!(
-        line.starts_with("turned-away peer=127.0.0.1 cause=left why=\"alice asks for hello: "),
+        line.starts_with("closed peer=127.0.0.1 cause=left why=\"alice asks for hello: "),
         "{line}"
     );
     let log = &slow.l.d.log;

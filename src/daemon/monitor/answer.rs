@@ -57,7 +57,7 @@ impl Monitor {
                     [("peer", &from), ("cause", &why.name())];
                 if why != Complaint::Probe {
                     self.log
-                        .log_ratelimited(Level::Warning, "turned-away", &pairs);
+                        .log_ratelimited(Level::Warning, "closed", &pairs);
                 }
             }
         }

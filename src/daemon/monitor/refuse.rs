@@ -101,7 +101,7 @@ impl Monitor {
         }
         self.log.log_ratelimited(
             Level::Warning,
-            "turned-away",
+            "closed",
             &[
                 ("peer", &peer),
                 ("cause", &Complaint::Left.name()),
@@ -145,7 +145,7 @@ impl Monitor {
         let peer = shown_peer(peer);
         self.log.log_ratelimited(
             Level::Warning,
-            "turned-away",
+            "closed",
             &[("peer", &peer), ("cause", &"malformed"), ("why", &why)],
         );
         self.send_to_gate(Order::Close(c).encode());

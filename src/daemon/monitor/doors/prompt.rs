@@ -34,7 +34,7 @@ impl Monitor {
     ) -> Result<(), Reject> {
         self.make_room_at_the_door(admission.peer)?;
         let Step::VouchedFor(mut applicant) = admission.step else {
-            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+            return Err(Refusal::new(Cause::Registry, "nobody is at the inner door").into());
         };
         let text = |style, words: &str| Text {
             style,
