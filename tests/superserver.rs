@@ -376,7 +376,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     );
     let ended = l.alice(&["hello"]);
     assert_eq!(ended.status, Some(255), "{ended:?}");
-    let line = l.d.log.wait("too many logins under way");
+    let line = l.d.log.wait("too many logins in progress");
     assert!(line.contains(&login::reference(&ended.err[0])), "{line}");
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
@@ -386,7 +386,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     other.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
     let others = other.ask();
     l.d.log
-        .wait("it was there longest, and others wanted to log in too");
+        .wait("its login was the oldest, and was ended for another's");
     drop((others, asked.pop()));
     // The slot of a killed daemon is free, too.
     let victim = daemons(&l.d).into_iter().find(|pid| {

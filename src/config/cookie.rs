@@ -103,7 +103,7 @@ fn write(file: &Path, cookies: &[Secret]) -> Result<(), Fault> {
     if cookies.is_empty() || cookies.len() > LIVE_MAX {
         return Err(Fault::of(
             file,
-            "one or two cookies are live, not more and not none",
+            "there must be one or two live cookies",
         ));
     }
     // Reserve it in full, so that the text never moves and leaves a copy.

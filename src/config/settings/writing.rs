@@ -47,7 +47,7 @@ pub(super) fn defaults() -> String {
 /// Returns the commented file that `cosadm init` writes.
 pub(super) fn template() -> String {
     let mut out = String::from(
-        "# Settings of cosserver(8). Every key stands here with its default; take the # away to\n\
+        "# Settings of cosserver(8). Every key is listed with its default; remove the # to\n\
          # change one. `cosserver -t` checks this file, `cosserver -T` prints what is in force.\n",
     );
     for table in TABLES {

@@ -255,7 +255,7 @@ impl Monitor {
                 match registry::decide(&status, is_host, is_local) {
                     AccessDecision::Allow(pass) => self.let_in(c, *admission, &pass, now),
                     AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
-                        let words = format!("machine {}: it was kept out meanwhile", status.id);
+                        let words = format!("machine {}: it was denied before it was registered", status.id);
                         Err(Refusal::new(Cause::UnknownMachine, words).into())
                     }
                 }
@@ -275,7 +275,7 @@ impl Monitor {
                 | Step::Registers(..)
                 | Step::Registered(..),
                 Told::MachineStatus(_) | Told::RegistrationOutcome(_) | Told::Done,
-            ) => Err(Refusal::new(Cause::Registry, "the door process answered out of turn").into()),
+            ) => Err(Refusal::new(Cause::Registry, "an unexpected answer from the registry process").into()),
         }
     }
 
@@ -329,7 +329,7 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Reject> {
         let Step::VouchedFor(applicant) = &admission.step else {
-            return Err(Refusal::new(Cause::Registry, "nobody is at the inner door").into());
+            return Err(Refusal::new(Cause::Registry, "no registration is pending").into());
         };
         match registry::decide(status, applicant.host().is_some(), admission.is_local) {
             AccessDecision::Allow(pass) => {
@@ -392,7 +392,7 @@ impl Monitor {
             Step::VouchedFor(applicant) => (applicant, None),
             Step::Registered(applicant, talk) => (applicant, Some(talk)),
             Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
-                return Err(Refusal::new(Cause::Registry, "nobody is to be let in").into());
+                return Err(Refusal::new(Cause::Registry, "no admission is pending").into());
             }
         };
         let welcome = greeting(welcome);
@@ -430,10 +430,10 @@ fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
     let is_known = matches!(status.state, RegistrationState::Known { .. });
     let is_left_out = !status.included && status.level == registry::Level::Closed;
     if is_known && is_left_out && !is_host {
-        format!("{close} lets in whoever is authorized by then")
+        format!("{close} allows the machines that are authorized by then")
     } else {
         // It puts the machine on the include list as well.
-        format!("{add} lets it in")
+        format!("{add} authorizes it")
     }
 }
 

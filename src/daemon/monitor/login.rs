@@ -87,7 +87,7 @@ impl Monitor {
             Room::Instead(oldest) => {
                 self.interrupt_login(oldest, Cause::Busy, MADE_ROOM);
             }
-            Room::Full => return refuse("too many logins under way"),
+            Room::Full => return refuse("too many logins in progress"),
         }
         self.step(
             "login",
@@ -215,7 +215,7 @@ impl Monitor {
             }
             None => {
                 return Err(Reject::Closed(
-                    "a worker that knows somebody twice",
+                    "the worker reported an account twice",
                     Some(peer),
                 ));
             }

@@ -101,7 +101,7 @@ impl Monitor {
         };
         let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
             return Err(Reject::Closed(
-                "answers that nobody asked for",
+                "answers without a prompt",
                 Some(login.peer),
             ));
         };

@@ -18,7 +18,7 @@ use crate::registry::asked::Question;
 use crate::secret;
 
 /// The reason for a connection whose only obstacle is that its peer has left.
-pub(super) const LEFT: &str = "the peer left before it was let in";
+pub(super) const LEFT: &str = "the peer left before it was admitted";
 
 /// What PAM had checked of a refused request.
 #[derive(Default)]
