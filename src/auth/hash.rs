@@ -297,7 +297,9 @@ fn check_key(
         return Err(other_key(&entry.name, "hostinfo pins a different key"));
     }
     match recorded {
-        Ok(Some(first)) if first != machine => Err(other_key(&entry.name, "a different key is recorded")),
+        Ok(Some(first)) if first != machine => {
+            Err(other_key(&entry.name, "a different key is recorded"))
+        }
         Ok(_) | Err(_) => Ok(()),
     }
 }

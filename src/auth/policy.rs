@@ -332,7 +332,10 @@ fn allowed_user(
         let caller = &request.caller_user;
         let user = entry.user_for(caller, &asked);
         user.ok_or_else(|| {
-            let words = format!("users= of {} does not allow {caller} to run as {asked}", entry.name);
+            let words = format!(
+                "users= of {} does not allow {caller} to run as {asked}",
+                entry.name
+            );
             refuse(words)
         })?
     } else if entry.may_run_as(&asked) {

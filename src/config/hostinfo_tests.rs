@@ -128,10 +128,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
             "a cos subsystems=/bin/sh",
             "\"/bin/sh\" is no subsystem's name",
         ),
-        (
-            "a cos subsystems=a subsystems=b",
-            "it is on the line twice",
-        ),
+        ("a cos subsystems=a subsystems=b", "it is on the line twice"),
         (
             "a cos machine-key=abc",
             "64 hexadecimal digits, and this has 3",

@@ -97,7 +97,9 @@ impl<S: Endpoint> Channel<S> {
             return Ok(());
         }
         if self.waiting.len() >= WAITING {
-            return Err(Fault::new("another process of the daemon does not read its messages"));
+            return Err(Fault::new(
+                "another process of the daemon does not read its messages",
+            ));
         }
         self.waiting.push_back((message, fds));
         Ok(())
@@ -151,7 +153,9 @@ impl<S: Endpoint> Channel<S> {
         self.send(message, Vec::new())?;
         self.settle(limit);
         if self.is_waiting() {
-            return Err(Fault::new("another process of the daemon does not read its messages"));
+            return Err(Fault::new(
+                "another process of the daemon does not read its messages",
+            ));
         }
         Ok(())
     }

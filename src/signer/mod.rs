@@ -81,8 +81,8 @@ pub fn sign(paths: &Paths, entry: &Entry, user: &UserName, ask: &Ask) -> Result<
     }
     let cookies = cookie::load_out(paths, host)?;
     let cookie = cookies.get(usize::from(ask.which));
-    let cookie = cookie
-        .ok_or_else(|| Fault::of(&paths.cookie_out(host), "there is no such cookie"))?;
+    let cookie =
+        cookie.ok_or_else(|| Fault::of(&paths.cookie_out(host), "there is no such cookie"))?;
     let machine = keys::load_machine_key(paths)?;
     let shared = curve::agree(machine.private.expose(), &ask.pin.0)
         .map(|shared| Secret::new(*shared))

@@ -159,8 +159,7 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     let silent = address(true);
     let mut s = RawConnection::from_address(silent, d.port);
     s.closed();
-    d.log
-        .wait(&format!("closed peer={silent} cause=no-hello"));
+    d.log.wait(&format!("closed peer={silent} cause=no-hello"));
     let mut s = RawConnection::from_address("::1".parse().unwrap(), d.port);
     s.greet();
     s.closed();

@@ -167,7 +167,11 @@ fn leaving_at_a_further_prompt_is_a_wrong_guess() {
                 talk.breaks_off();
             }
         }
-        let line = slow.l.d.log.wait("PAM prompted again after the peer had disconnected");
+        let line = slow
+            .l
+            .d
+            .log
+            .wait("PAM prompted again after the peer had disconnected");
         assert!(
             line.contains("peer=127.0.0.1 cause=login why=\"alice asks for hello: "),
             "{line}"
@@ -245,11 +249,7 @@ fn the_end_of_the_daemon_hides_no_wrong_guess() {
         until("PAM has it", || slow.l.noted("waits") == 1);
         slow.l.d.signal(signal);
         if signal == Signal::SIGTERM {
-            let line = slow
-                .l
-                .d
-                .log
-                .wait("the daemon stops before PAM has decided");
+            let line = slow.l.d.log.wait("the daemon stops before PAM has decided");
             assert!(
                 line.contains("cause=busy why=\"alice asks for hello: "),
                 "{line}"

@@ -39,8 +39,7 @@ const HEARING: Duration = Duration::from_secs(60);
 /// it in.
 pub fn main(start: pam::Start) -> ExitCode {
     let Ok(channel) = socket::inherited(CHANNEL) else {
-        let _ =
-            io::stderr().write_all(b"cosserver-login: only cosserver(8) may start it\n");
+        let _ = io::stderr().write_all(b"cosserver-login: only cosserver(8) may start it\n");
         return ExitCode::FAILURE;
     };
     process::set_name("cos: login");

@@ -56,8 +56,7 @@ impl Monitor {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("peer", &from), ("cause", &why.name())];
                 if why != Complaint::Probe {
-                    self.log
-                        .log_ratelimited(Level::Warning, "closed", &pairs);
+                    self.log.log_ratelimited(Level::Warning, "closed", &pairs);
                 }
             }
         }

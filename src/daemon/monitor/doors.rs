@@ -106,9 +106,10 @@ impl Monitor {
                     [("machine", &pass.id()), ("host", &name)];
                 self.log.say(Level::Info, "auto-registered", &pairs);
             }
-            Told::Fault(why) => self
-                .log
-                .log_ratelimited(Level::Error, "registry", &[("why", &why)]),
+            Told::Fault(why) => {
+                self.log
+                    .log_ratelimited(Level::Error, "registry", &[("why", &why)])
+            }
             Told::RegistrationOutcome(RegistrationOutcome::Wrong(_))
             | Told::MachineStatus(_)
             | Told::Done => {}
@@ -255,7 +256,10 @@ impl Monitor {
                 match registry::decide(&status, is_host, is_local) {
                     AccessDecision::Allow(pass) => self.let_in(c, *admission, &pass, now),
                     AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
-                        let words = format!("machine {}: it was denied before it was registered", status.id);
+                        let words = format!(
+                            "machine {}: it was denied before it was registered",
+                            status.id
+                        );
                         Err(Refusal::new(Cause::UnknownMachine, words).into())
                     }
                 }
@@ -275,7 +279,11 @@ impl Monitor {
                 | Step::Registers(..)
                 | Step::Registered(..),
                 Told::MachineStatus(_) | Told::RegistrationOutcome(_) | Told::Done,
-            ) => Err(Refusal::new(Cause::Registry, "an unexpected answer from the registry process").into()),
+            ) => Err(Refusal::new(
+                Cause::Registry,
+                "an unexpected answer from the registry process",
+            )
+            .into()),
         }
     }
 

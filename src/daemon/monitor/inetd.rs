@@ -163,8 +163,7 @@ impl Monitor {
         connection.connection = None;
         let pairs: [(&str, &dyn std::fmt::Display); 2] =
             [("peer", &connection.peer), ("cause", &why.name())];
-        self.log
-            .log_ratelimited(Level::Warning, "closed", &pairs);
+        self.log.log_ratelimited(Level::Warning, "closed", &pairs);
         self.leave_slot();
         self.gate_is_empty = true;
         self.lost(Which::Gate, Instant::now());

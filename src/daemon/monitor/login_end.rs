@@ -253,7 +253,10 @@ impl Monitor {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {
                 Late::PamSlot => (Cause::Busy, "no PAM slot became free in time"),
-                Late::Answer => (Cause::Busy, "no answer came, and the gate did not report it"),
+                Late::Answer => (
+                    Cause::Busy,
+                    "no answer came, and the gate did not report it",
+                ),
                 Late::Check => (
                     Cause::Pam,
                     "PAM did not answer in time: does a module hang?",

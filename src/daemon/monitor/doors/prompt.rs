@@ -125,7 +125,8 @@ impl Monitor {
                 let exempt = self.settings.penalties.exempt.iter();
                 let exempt: Networks = exempt.map(|n| n.parts()).collect();
                 if !exempt.has(peer) && !self.guesses.take(peer, interval, now) {
-                    let words = "too many activation passwords from this address; it was not checked";
+                    let words =
+                        "too many activation passwords from this address; it was not checked";
                     let refusal = Refusal::new(Cause::Busy, words).of(peer);
                     return Err(refusal.from_unauthenticated(true).into());
                 }
