@@ -198,7 +198,10 @@ fn by_hash_a_module_makes_nobody_another() {
     let ended = l.ended(&mut inside(&l, &[], &["display"]));
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
     let line = l.d.log.wait("denied");
-    assert!(line.contains("PAM changed the user to bob from root"), "{line}");
+    assert!(
+        line.contains("PAM changed the user to bob from root"),
+        "{line}"
+    );
     assert_eq!(l.notes(), Vec::<String>::new());
 }
 

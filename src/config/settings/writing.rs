@@ -85,7 +85,7 @@ pub(super) fn template() -> String {
     let usual = USUAL.first().unwrap_or(&"");
     let _ = writeln!(out, "# {SFTP} = {}", string(usual));
     out.push_str(
-        "\n# Applications that people may start by `cos gui`, a table each; without one nobody logs\n\
+        "\n# Applications that people may start by `cos gui`, a table each; without one no user logs\n\
          # in. They need PAM's file, /etc/pam.d/cosserver. cosserver.toml(5) has every key.\n\
          # The application finds the PC by GUI_HOST and GUI_PORT; one of X wants a DISPLAY.\n\
          # [gui.xterm]\n\

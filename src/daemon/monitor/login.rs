@@ -391,7 +391,10 @@ fn same_user(begin: &Begin, account: Account) -> Result<Account, Refusal> {
     if account.name == begin.user {
         return Ok(account);
     }
-    let words = format!("PAM changed the user to {} from {}", account.name, begin.user);
+    let words = format!(
+        "PAM changed the user to {} from {}",
+        account.name, begin.user
+    );
     Err(Refusal::new(Cause::User, words))
 }
 
