@@ -316,7 +316,7 @@ fn no_socket_of(sockets: &[PathBuf]) -> Option<String> {
     let first = sockets.first().filter(|_| !is_heard)?.display();
     let is_socket = |path: &&PathBuf| path.metadata().is_ok_and(|m| m.file_type().is_socket());
     Some(match sockets.iter().find(is_socket) {
-        Some(path) => format!("nobody listens at {}", path.display()),
+        Some(path) => format!("no process listens at {}", path.display()),
         None => format!("no {first}"),
     })
 }

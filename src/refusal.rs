@@ -17,8 +17,8 @@ pub enum Cause {
     UnknownMachine,
     /// The activation password is wrong, or the answer to the inner door is not a name.
     Activation,
-    /// A door could not be read or written: not the caller's fault.
-    Doors,
+    /// The registry could not be read or written: not the caller's fault.
+    Registry,
     /// The caller addressed this host by another name.
     ServerName,
     /// The caller is not in HOSTINFO, or its entry is wrong.
@@ -63,7 +63,7 @@ impl Cause {
         Self::Excluded,
         Self::UnknownMachine,
         Self::Activation,
-        Self::Doors,
+        Self::Registry,
         Self::ServerName,
         Self::UnknownHost,
         Self::NoHostinfo,
@@ -90,7 +90,7 @@ impl Cause {
             Self::Excluded => "excluded",
             Self::UnknownMachine => "unknown-machine",
             Self::Activation => "activation",
-            Self::Doors => "doors",
+            Self::Registry => "registry",
             Self::ServerName => "server-name",
             Self::UnknownHost => "unknown-host",
             Self::NoHostinfo => "no-hostinfo",
@@ -124,7 +124,7 @@ impl Cause {
             | Self::MachineKey
             | Self::Proof
             | Self::Login => true,
-            Self::Doors
+            Self::Registry
             | Self::NoHostinfo
             | Self::NoCookie
             | Self::Request

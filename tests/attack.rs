@@ -20,7 +20,7 @@ const QUICK: &str = "limits.hello = 1\nlimits.handshake = 1\ndaemon.refusal-inte
 
 /// Checks the log's next rejection of an unauthenticated connection, from line `from` on.
 fn turned_away(d: &Daemon, from: usize, cause: &str) {
-    let (_, line) = d.log.wait_from(from, |l| l.starts_with("turned-away "));
+    let (_, line) = d.log.wait_from(from, |l| l.starts_with("closed peer="));
     assert!(
         line.contains("peer=127.0.0.1") && line.contains(&format!("cause={cause}")),
         "{line}"
@@ -33,7 +33,7 @@ fn each_logged_once(d: &Daemon, count: usize) {
     let from = d.log.all().len();
     d.says(0, &["true"]);
     d.log.wait_from(from, |l| l.starts_with("exec session="));
-    d.log.said_times("turned-away ", count);
+    d.log.said_times("closed peer=", count);
 }
 
 /// Returns a record with this length, magic, type and content.
@@ -131,7 +131,7 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
     let d = Daemon::start_as(QUICK, "");
     // The processes that a host's first command starts exist, and stay for a minute.
     d.says(0, &["true"]);
-    d.log.wait("introduced machine=");
+    d.log.wait("auto-registered machine=");
     let gate = d.process("gate");
     let (threads, processes) = (
         daemon::status(gate, "Threads"),

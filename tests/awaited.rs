@@ -92,7 +92,7 @@ fn who_waits_for_a_name_makes_room_for_its_neighbour() {
     let mut next = RawConnection::greeted(ip("127.7.7.7"), d.port);
     waits.closed();
     assert!(next.is_open());
-    d.log.wait("cause=crowd");
+    d.log.wait("cause=evicted");
 }
 
 /// Regression: the kernel drops a socket for which the monitor has no descriptor. Its peer was

@@ -33,7 +33,7 @@ i=0; while true >\"$T/fill.$i\"; do i=$((i+1)); done 2>/dev/null || :";
 fn served() -> Folder {
     let mut d = Daemon::start_in(daemon::configured("", ""), &[]);
     d.says(0, &["true"]);
-    d.log.wait("introduced machine=");
+    d.log.wait("auto-registered machine=");
     stop(&mut d);
     std::mem::take(&mut d.folder)
 }
@@ -181,7 +181,7 @@ fn lost_state_denies_until_it_is_back() {
     d.says(255, &["true"]);
     let line = d.log.wait("denied ");
     assert!(
-        line.contains("cause=doors") && line.contains("gone"),
+        line.contains("cause=registry") && line.contains("gone"),
         "{line}"
     );
     assert!(!state.join("sestab.db").exists(), "it was made anew");

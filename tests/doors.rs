@@ -891,7 +891,7 @@ fn a_door_process_that_hangs_costs_its_time_and_denies() {
     let (d, mut m) = start_shared();
     daemon::stop(door_process(&d).as_raw());
     d.says(255, &["true"]);
-    d.log.wait("cause=doors");
+    d.log.wait("cause=registry");
     d.says(0, &["true"]);
     m.outer.set_level(Level::Off).unwrap();
     assert!(Machine::new(&d).is_let_in());
@@ -905,7 +905,7 @@ fn whoever_keeps_the_outer_door_locked_is_named_by_its_file() {
     d.says(0, &["true"]);
     let locked = rusqlite::Connection::open(d.server().join("state/sestab.db")).unwrap();
     locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let line = Machine::new(&d).is_refused(&d, "doors");
+    let line = Machine::new(&d).is_refused(&d, "registry");
     assert!(line.contains("sestab.db"), "{line}");
     assert!(line.contains("has been writing it"), "{line}");
     locked.execute_batch("ROLLBACK").unwrap();
@@ -922,7 +922,7 @@ fn a_door_that_is_damaged_while_the_daemon_runs_denies_and_says_where() {
     for bad in [vec![b'x'; 8_192], Vec::new()] {
         fs::write(&path, bad).unwrap();
         d.says(255, &["true"]);
-        let line = d.log.wait("cause=doors");
+        let line = d.log.wait("cause=registry");
         assert!(line.contains("idfile.db"), "{line}");
     }
     fs::write(&path, &good).unwrap();
@@ -957,7 +957,7 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     // Gone with its directory: every machine is denied, and nothing is created there.
     drop(inner);
     fs::rename(&shared, d.folder.path("away")).unwrap();
-    machine.is_refused(&d, "doors");
+    machine.is_refused(&d, "registry");
     fs::rename(d.folder.path("away"), &shared).unwrap();
     assert!(machine.is_let_in());
     // Another directory in its place, as after a new mount.
@@ -1077,7 +1077,7 @@ fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
             .wait_from(0, |l| l.starts_with("degraded why=") && has_all(l));
         d.says(255, &["true"]);
         d.log
-            .wait_from(0, |l| l.contains("cause=doors") && has_all(l));
+            .wait_from(0, |l| l.contains("cause=registry") && has_all(l));
         for (path, copy) in &files {
             assert!(!path.exists(), "it was made anew");
             fs::rename(copy, path).unwrap();

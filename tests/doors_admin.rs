@@ -883,11 +883,14 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     fs::remove_file(cosserver::registry::Outer::path(&s.paths())).unwrap();
     for command in [["exclude", "list"], ["door", "status"]] {
         let told = s.bad(1, &command);
-        assert!(told.contains("gone, and with it who is excluded"), "{told}");
+        assert!(
+            told.contains("gone, and with it the exclude list"),
+            "{told}"
+        );
     }
     let checked = text(&s.run(&["check"]).stdout);
     assert!(
-        checked.contains("gone, and with it who is excluded"),
+        checked.contains("gone, and with it the exclude list"),
         "{checked}"
     );
     assert!(s.good(&["init"]).contains("anew: whoever was excluded"));

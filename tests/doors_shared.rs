@@ -192,6 +192,6 @@ fn all_serve_while_the_manager_works() {
     hosts.inner.check_whole().unwrap();
     assert!(served.into_inner() >= 4 && denied.into_inner() >= 4);
     for d in &hosts.all {
-        assert_eq!(d.log.count("cause=doors"), 0, "{}", d.log_text());
+        assert_eq!(d.log.count("cause=registry"), 0, "{}", d.log_text());
     }
 }

@@ -474,7 +474,7 @@ fn the_log_shows_a_command_that_is_not_allowed() {
         ),
         (
             &["/bin/echo a"],
-            "came as one word with spaces in it, and commands= needs the words apart: /bin/echo a\"".into(),
+            "was sent as one argument with spaces; commands= needs separate arguments: /bin/echo a\"".into(),
         ),
         (
             &["/bin/id", &long],

@@ -93,7 +93,7 @@ fn a_missing_broken_or_unsafe_file_denies() {
         }),
         ("no-hostinfo", |d| mode(&d.server().join("hostinfo"), 0o666)),
         // The registry is below it, and is checked first.
-        ("doors", |d| mode(&d.server(), 0o777)),
+        ("registry", |d| mode(&d.server(), 0o777)),
         ("unknown-host", |d| edit_hosta(d, "run-as=", "run-ass=")),
         ("no-cookie", |d| {
             fs::remove_file(d.server().join("cookies/hosta.in")).unwrap()
@@ -114,7 +114,7 @@ fn a_missing_broken_or_unsafe_file_denies() {
                 let d = Daemon::start();
                 d.says(0, &["true"]);
                 // What has changed is opened again.
-                d.log.wait("introduced ");
+                d.log.wait("auto-registered ");
                 spoil(&d);
                 refused(&d, cause, &["true"]);
             });

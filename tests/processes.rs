@@ -383,7 +383,7 @@ fn too_few_processes_are_a_refusal_and_no_death() {
     // The job's process could not be started; or, while the first command's registration is still
     // being written, the registry worker.
     assert!(
-        line.contains("cause=system") || line.contains("cause=doors"),
+        line.contains("cause=system") || line.contains("cause=registry"),
         "{line}"
     );
     let why = ["EAGAIN", "(os error 11)"];

@@ -480,7 +480,7 @@ fn whom_the_users_of_a_host_may_be() {
     let _signing = m.daemon();
     let line = m.is_denied(ALICE, &["-l", "nobody"]);
     assert!(
-        line.contains("cause=user") && line.contains("does not let alice be nobody"),
+        line.contains("cause=user") && line.contains("does not allow alice to run as nobody"),
         "{line}"
     );
     m.is_denied(BOB, &["-l", "root"]);
@@ -950,7 +950,7 @@ fn whoever_has_the_number_of_the_kernel_for_nobody_is_not_signed_for() {
     let refused = || {
         let out = m.id(CAROL, &[]);
         let told = String::from_utf8(out.stderr).unwrap();
-        assert!(told.contains("may be anybody"), "{told}");
+        assert!(told.contains("may be any user"), "{told}");
         m.is(ALICE, &[], "root");
     };
     refused();

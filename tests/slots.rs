@@ -35,9 +35,9 @@ fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
     let mut neighbour = held(&d, "127.7.7.8");
     let mut fourth = held(&d, "127.7.7.7");
     all.remove(0).closed();
-    let line = d.log.wait("turned-away ");
+    let line = d.log.wait("closed peer=");
     assert!(
-        line.contains("peer=127.7.7.7") && line.contains("cause=crowd"),
+        line.contains("peer=127.7.7.7") && line.contains("cause=evicted"),
         "{line}"
     );
     assert!(all.iter_mut().all(RawConnection::is_open) && fourth.is_open() && neighbour.is_open());
@@ -239,7 +239,7 @@ fn a_flood_does_not_fill_the_log_and_no_line_of_it_is_lost() {
         s.closed();
     }
     d.says(0, &["true"]);
-    let before = d.log.count("turned-away");
+    let before = d.log.count("closed peer=");
     assert!(before < 400, "{before} lines");
     d.log.wait("exec session=");
     // The count is logged when the second is over, whether or not another line comes.
@@ -247,11 +247,11 @@ fn a_flood_does_not_fill_the_log_and_no_line_of_it_is_lost() {
         let all = d.log.all();
         let lines = all
             .iter()
-            .filter_map(|l| l.strip_prefix("suppressed event=turned-away lines="));
+            .filter_map(|l| l.strip_prefix("suppressed event=closed lines="));
         lines.map(|n| n.parse::<usize>().unwrap()).sum()
     };
     until("each has its line or is counted", || {
-        d.log.count("turned-away peer=") + counted() == 400
+        d.log.count("closed peer=") + counted() == 400
     });
 }
 

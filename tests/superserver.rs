@@ -29,9 +29,9 @@ fn held(d: &Daemon, from: &str) -> RawConnection {
 
 /// Sends garbage from there and is closed; waits until all daemons know that.
 fn garbage(d: &Daemon, from: &str) {
-    let before = d.log.count("turned-away");
+    let before = d.log.count("closed peer=");
     RawConnection::from_address(ip(from), d.port).says_garbage();
-    until("it is in the log", || d.log.count("turned-away") > before);
+    until("it is in the log", || d.log.count("closed peer=") > before);
 }
 
 /// Returns the daemons that exist now.
@@ -64,7 +64,7 @@ fn penalties_hold_across_daemons() {
     drop(all);
     until("both are gone", || d.log.count("cause=left") == 2);
     has_one_slot(&d, "127.7.7.7");
-    d.log.wait("turned-away peer=127.7.7.7 cause=crowd");
+    d.log.wait("closed peer=127.7.7.7 cause=evicted");
     // Another source has its own slots, and a listed and an exempt one keep theirs.
     for from in ["127.7.7.8", "127.0.0.1", "127.8.1.1"] {
         if from != "127.7.7.8" {
@@ -131,7 +131,7 @@ fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
     let mut neighbour = held(&d, "127.7.7.8");
     let mut fourth = held(&d, "127.7.7.7");
     all.remove(0).closed();
-    d.log.wait("turned-away peer=127.7.7.7 cause=crowd");
+    d.log.wait("closed peer=127.7.7.7 cause=evicted");
     assert!(all.iter_mut().all(RawConnection::is_open) && fourth.is_open() && neighbour.is_open());
 }
 
@@ -190,7 +190,7 @@ fn the_slots_of_the_dead_and_of_sessions_are_free() {
         first.is_open() && third.is_open(),
         "sessions are no strangers"
     );
-    assert_eq!(d.log.count("cause=crowd"), 0, "{}", d.log_text());
+    assert_eq!(d.log.count("cause=evicted"), 0, "{}", d.log_text());
 }
 
 /// Penalties end by the machine's uptime, including sleep: the clock of another time namespace is
@@ -376,7 +376,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     );
     let ended = l.alice(&["hello"]);
     assert_eq!(ended.status, Some(255), "{ended:?}");
-    let line = l.d.log.wait("too many logins under way");
+    let line = l.d.log.wait("too many logins in progress");
     assert!(line.contains(&login::reference(&ended.err[0])), "{line}");
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
@@ -386,7 +386,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     other.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
     let others = other.ask();
     l.d.log
-        .wait("it was there longest, and others wanted to log in too");
+        .wait("its login was the oldest, and was ended for another's");
     drop((others, asked.pop()));
     // The slot of a killed daemon is free, too.
     let victim = daemons(&l.d).into_iter().find(|pid| {

@@ -243,7 +243,7 @@ fn entry_of<'a>(hosts: &Hosts, context: &ProofContext<'a>) -> Result<&'a Entry, 
     }
     let caller = HostName::parse(&hosts.caller).map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
     let entry = context.table.get(&caller).ok_or_else(|| {
-        let words = format!("{caller} has no right line in hostinfo");
+        let words = format!("{caller} has no valid entry in hostinfo");
         Refusal::new(Cause::UnknownHost, words)
     })?;
     check_address(entry, context)?;
@@ -273,7 +273,7 @@ fn check_address(entry: &Entry, context: &ProofContext<'_>) -> Result<(), Refusa
         (Addresses::Listed(_), contains) => contains == Some(true),
         (Addresses::ByName, _) => {
             let resolved = (context.resolved)(name).ok_or_else(|| {
-                let words = format!("the name {name} does not resolve, or has not yet");
+                let words = format!("the name {name} does not resolve, or is not resolved yet");
                 Refusal::new(Cause::Address, words)
             })?;
             resolved.contains(&context.peer)
@@ -282,7 +282,7 @@ fn check_address(entry: &Entry, context: &ProofContext<'_>) -> Result<(), Refusa
     if is_its_own {
         return Ok(());
     }
-    let words = format!("{} is no address of {name}", context.peer);
+    let words = format!("{} is not an address of {name}", context.peer);
     Err(Refusal::new(Cause::Address, words))
 }
 
@@ -294,10 +294,12 @@ fn check_key(
     recorded: &Result<Option<PublicKey>, Fault>,
 ) -> Result<(), Refusal> {
     if entry.machine_key.is_some_and(|pinned| pinned != *machine) {
-        return Err(other_key(&entry.name, "hostinfo pins another"));
+        return Err(other_key(&entry.name, "hostinfo pins a different key"));
     }
     match recorded {
-        Ok(Some(first)) if first != machine => Err(other_key(&entry.name, "another was first")),
+        Ok(Some(first)) if first != machine => {
+            Err(other_key(&entry.name, "a different key is recorded"))
+        }
         Ok(_) | Err(_) => Ok(()),
     }
 }
@@ -315,7 +317,7 @@ fn record_key(
         None => machines::record(paths, host, machine),
     });
     match recorded {
-        Ok(Recorded::Other) => Err(other_key(host, "another machine was first")),
+        Ok(Recorded::Other) => Err(other_key(host, "a different key is recorded")),
         Ok(recorded) => Ok(recorded == Recorded::New),
         Err(e) => Err(Refusal::new(Cause::System, e)),
     }
@@ -350,7 +352,7 @@ fn right_cookie(
         std::hint::black_box(right(&nobodys));
     }
     cookies.map_err(|e| Refusal::new(Cause::NoCookie, e))?;
-    let words = format!("the hash of {} is wrong: another cookie", claim.caller);
+    let words = format!("the hash of {} is wrong: its cookie differs", claim.caller);
     Err(Refusal::new(Cause::Proof, words))
 }
 

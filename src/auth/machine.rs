@@ -33,7 +33,7 @@ impl AuthenticatedMachine {
         let request = Request::decode(opening.request).map_err(refuse)?;
         if opening.credential != Credential::Machine || request.service != Service::Enrol {
             return Err(refuse(Malformed(
-                "a machine by itself can only become known",
+                "a machine without a host or a user can only register",
             )));
         }
         Ok(Self {

@@ -221,7 +221,7 @@ pub fn grant_application(
     }
     if let Some(own) = serves.filter(|own| *own != user) {
         return Err(refuse(format!(
-            "this daemon runs as {own} and cannot be {user}"
+            "this daemon runs as {own} and cannot run it as {user}"
         )));
     }
     let own = application.command.iter().map(|w| w.as_bytes().to_vec());
@@ -269,7 +269,7 @@ pub fn check_account(authenticated: &AuthenticatedHost, account: &Account) -> Re
         return Ok(());
     }
     let words = format!(
-        "{} is root here, and users= of {} does not name him",
+        "{} is root here, and users= of {} does not name that user",
         account.name, entry.name
     );
     Err(Refusal::new(Cause::User, words))
@@ -293,7 +293,7 @@ pub fn grant(
         Service::Exec => false,
         Service::Subsystem => true,
         Service::Gui(_) | Service::Enrol => {
-            return Err(Refusal::new(Cause::Command, "it asks for no command"));
+            return Err(Refusal::new(Cause::Command, "the request has no command"));
         }
     };
     let user = allowed_user(&authenticated, serves)?;
@@ -332,7 +332,10 @@ fn allowed_user(
         let caller = &request.caller_user;
         let user = entry.user_for(caller, &asked);
         user.ok_or_else(|| {
-            let words = format!("users= of {} does not let {caller} be {asked}", entry.name);
+            let words = format!(
+                "users= of {} does not allow {caller} to run as {asked}",
+                entry.name
+            );
             refuse(words)
         })?
     } else if entry.may_run_as(&asked) {
@@ -345,7 +348,7 @@ fn allowed_user(
     };
     match serves {
         Some(own) if own != user.as_str() => Err(refuse(format!(
-            "this daemon runs as {own} and can be nobody else"
+            "this daemon runs as {own} and cannot run commands as another user"
         ))),
         _ => Ok(user),
     }
@@ -353,7 +356,7 @@ fn allowed_user(
 
 fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
     let Command::Words(words) = command else {
-        return Err(Refusal::new(Cause::Command, "the command has not come"));
+        return Err(Refusal::new(Cause::Command, "the command was not received"));
     };
     if entry.commands.is_none() {
         return Ok(Form::Shell(words.join(&b' ')));
@@ -370,7 +373,7 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
             return Err(Refusal::new(Cause::Command, words));
         }
         [word] if word.contains(&b' ') => {
-            ", which came as one word with spaces in it, and commands= needs the words apart"
+            ", which was sent as one argument with spaces; commands= needs separate arguments"
         }
         _ => "",
     };
@@ -392,7 +395,7 @@ fn allowed_subsystem(
     if !entry.may_ask_subsystem(&name) {
         let why = match entry.subsystems {
             Some(_) => "does not name it",
-            None => "is not there, and its commands= allows no other program",
+            None => "is not set, and its commands= allows no other program",
         };
         return Err(refuse(format!(
             "subsystem {name}: subsystems= of {} {why}",

@@ -37,7 +37,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "users",
-        bounds: "a list of user names and @groups, or \"*\" for everybody but root; default []: nobody",
+        bounds: "a list of user names and @groups, or \"*\" for every user but root; default []: no user",
         meaning: "Who may start it.",
     },
     Key {
@@ -208,7 +208,7 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
         let known = KEYS.iter().find(|k| k.name == name);
         let Some(known) = known else {
             let hint = if value.get_ref().is_table() {
-                "; a name with a dot in it stands in quotes".to_owned()
+                "; a name with a dot in it must be in quotes".to_owned()
             } else {
                 did_you_mean(name, KEYS.iter().map(|k| k.name))
             };

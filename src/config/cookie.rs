@@ -101,10 +101,7 @@ fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Secret>, Fault> {
 
 fn write(file: &Path, cookies: &[Secret]) -> Result<(), Fault> {
     if cookies.is_empty() || cookies.len() > LIVE_MAX {
-        return Err(Fault::of(
-            file,
-            "one or two cookies are live, not more and not none",
-        ));
+        return Err(Fault::of(file, "there must be one or two live cookies"));
     }
     // Reserve it in full, so that the text never moves and leaves a copy.
     let mut text = Zeroizing::new(String::with_capacity(LIVE_MAX * 80));

@@ -110,7 +110,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
         ("a cos port=+1", "is no port"),
         ("a cos port=70000", "is no port"),
         ("a cos port=", "is no port"),
-        ("a cos port=1 port=1", "port=: it stands on the line twice"),
+        ("a cos port=1 port=1", "port=: it is on the line twice"),
         ("a cos addr=", "something is missing"),
         ("a cos addr=1.2.3.4,", "something is missing"),
         ("a cos addr=1.2.3.4,1.2.3.4", "\"1.2.3.4\" is in it twice"),
@@ -128,10 +128,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
             "a cos subsystems=/bin/sh",
             "\"/bin/sh\" is no subsystem's name",
         ),
-        (
-            "a cos subsystems=a subsystems=b",
-            "it stands on the line twice",
-        ),
+        ("a cos subsystems=a subsystems=b", "it is on the line twice"),
         (
             "a cos machine-key=abc",
             "64 hexadecimal digits, and this has 3",

@@ -75,7 +75,7 @@ pub fn record(paths: &Paths, host: &HostName, key: PublicKey) -> Result<Recorded
     }
     Err(Fault::of(
         &paths.recorded_machine(host),
-        "it comes and goes; nothing was recorded",
+        "it keeps appearing and vanishing; nothing was recorded",
     ))
 }
 

@@ -190,18 +190,18 @@ fn mistakes_name_the_line_and_what_was_meant() {
             ":2: hello must be whole seconds from 1 to 86400, and this is a float",
         ),
         ("[limits]\nhello = [1]", "this is an array"),
-        ("port = 1\nport = 2", ":2: \"port\" stands twice"),
+        ("port = 1\nport = 2", ":2: \"port\" is set twice"),
         (
             "[limits]\nhello = 1\n[limits]\n",
-            ":3: [limits] stands twice",
+            ":3: [limits] is set twice",
         ),
         (
             "[gui.a.b]\ncommand = [\"/x\"]\n",
-            ":1: unknown key \"b\" of an application; a name with a dot in it stands in quotes",
+            ":1: unknown key \"b\" of an application; a name with a dot in it must be in quotes",
         ),
         (
             "[gui.x]\ncommand = [\"/x\"]\n [gui.x] # again\n",
-            ":3: [gui.x] stands twice",
+            ":3: [gui.x] is set twice",
         ),
         (
             "[gui]\ncommand = [\"/x\"]",
@@ -213,7 +213,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
         ),
         (
             "[gui.x]\nusers = \"alice\"",
-            ":2: users: it must be a list of user names and @groups, or \"*\" for everybody but root",
+            ":2: users: it must be a list of user names and @groups, or \"*\" for every user but root",
         ),
         (
             "[subsystem]\nsftp = \"internal-sftp\"",

@@ -124,7 +124,7 @@ fn split(text: &str) -> Result<Vec<String>, Fault> {
     let end = words.last().map_or(0, |word| word.span.end);
     // In `hostinfo` a comment ends the line; here it would drop arguments silently.
     if end < text.trim_end_matches([' ', '\t']).len() {
-        return Err(Fault::new("a word that begins with # stands in quotes"));
+        return Err(Fault::new("a word that begins with # must be in quotes"));
     }
     let words: Vec<String> = words.into_iter().map(|word| word.text).collect();
     match words.first() {

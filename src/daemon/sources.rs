@@ -159,7 +159,7 @@ pub const fn price(complaint: Complaint, limits: &Limits) -> u32 {
         Complaint::SilentHello | Complaint::SilentHandshake | Complaint::SilentLogin => {
             limits.penalty_silent
         }
-        Complaint::Crowd | Complaint::NoSlot => 0,
+        Complaint::Evicted | Complaint::NoSlot => 0,
     }
 }
 

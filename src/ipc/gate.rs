@@ -44,7 +44,7 @@ pub enum Complaint {
     /// The peer hung up in the middle.
     Left = 4,
     /// Too many unauthenticated connections: the oldest of the greediest source was evicted.
-    Crowd = 5,
+    Evicted = 5,
     /// The source had no slot left.
     NoSlot = 6,
     /// No answer to a prompt within its deadline.
@@ -59,7 +59,7 @@ impl Complaint {
         Self::SilentHello,
         Self::SilentHandshake,
         Self::Left,
-        Self::Crowd,
+        Self::Evicted,
         Self::NoSlot,
         Self::SilentLogin,
         Self::Probe,
@@ -73,7 +73,7 @@ impl Complaint {
             Self::SilentHandshake => "no-handshake",
             // A `Probe` is not logged.
             Self::Left | Self::Probe => "left",
-            Self::Crowd => "crowd",
+            Self::Evicted => "evicted",
             Self::NoSlot => "no-slot",
             Self::SilentLogin => "no-answer",
         }
@@ -358,7 +358,7 @@ mod tests {
             Question::Gone(4),
             Question::Left(5),
             Question::Empty,
-            Question::TurnedAway(Complaint::Crowd, from),
+            Question::TurnedAway(Complaint::Evicted, from),
         ];
         for q in questions {
             let bytes = q.encode();

@@ -97,7 +97,9 @@ impl<S: Endpoint> Channel<S> {
             return Ok(());
         }
         if self.waiting.len() >= WAITING {
-            return Err(Fault::new("a process of ours does not read its messages"));
+            return Err(Fault::new(
+                "another process of the daemon does not read its messages",
+            ));
         }
         self.waiting.push_back((message, fds));
         Ok(())
@@ -151,7 +153,9 @@ impl<S: Endpoint> Channel<S> {
         self.send(message, Vec::new())?;
         self.settle(limit);
         if self.is_waiting() {
-            return Err(Fault::new("a process of ours does not read its messages"));
+            return Err(Fault::new(
+                "another process of the daemon does not read its messages",
+            ));
         }
         Ok(())
     }
@@ -165,7 +169,7 @@ impl<S: Endpoint> Channel<S> {
                 // Both sides must see the end: the caller may ignore this error, and the other side
                 // would wait for the message.
                 let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
-                Err(Fault::from(e).while_doing("sending to a process of ours"))
+                Err(Fault::from(e).while_doing("sending to another process of the daemon"))
             }
         }
     }

@@ -72,10 +72,11 @@ pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
     let mut buffer = vec![0; 4096];
     channel.wait();
     let Incoming::Message(message, _) = channel.receive(&mut buffer)? else {
-        return Err(Fault::new("no order where the cell is"));
+        return Err(Fault::new(
+            "no order where the sandbox configuration is expected",
+        ));
     };
-    let sandbox_config =
-        parse_order(&message).ok_or_else(|| Fault::new("an order that is none"))?;
+    let sandbox_config = parse_order(&message).ok_or_else(|| Fault::new("an invalid order"))?;
     // Nothing that this process prints from here on may appear among the monitor's lines. Inside
     // the sandbox this is no longer possible.
     process::quiet();

@@ -117,7 +117,7 @@ fn a_syslog_that_nobody_serves_is_told() {
     assert_eq!(no_socket_of(&sockets), None);
     // The daemon was killed and has left its socket behind.
     drop(daemon);
-    let nobody = Some(format!("nobody listens at {}", other.display()));
+    let nobody = Some(format!("no process listens at {}", other.display()));
     assert_eq!(no_socket_of(&sockets), nobody);
 }
 

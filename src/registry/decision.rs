@@ -223,7 +223,7 @@ fn is_of(inner: &impl Machine, id: Id) -> Result<(), Refusal> {
     if Id::of(inner.machine()) == id {
         return Ok(());
     }
-    let words = "the doors were asked about another machine";
+    let words = "the registry was asked about another machine";
     Err(Refusal::new(Cause::System, words))
 }
 

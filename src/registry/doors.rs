@@ -29,15 +29,15 @@ pub enum RegistrationOutcome {
 const MADE: &[u8] =
     b"The doors of this host were made. Without this file, lost ones would be made anew.\n";
 
-const GONE: &str = "the outer door is gone, and with it who is excluded";
+const GONE: &str = "the outer door is gone, and with it the exclude list";
 const INNER_GONE: &str =
-    "the inner door is gone, and with it who is authorized and who was deleted";
+    "the inner door is gone, and with it the lists of authorized and deleted machines";
 
 /// Answers of both doors that are read within this time count as one moment.
 const SOON: Duration = Duration::from_millis(100);
 
-const CLOSED: &str = "the outer door was closed meanwhile";
-const ENDED: &str = "build mode was ended meanwhile";
+const CLOSED: &str = "the outer door was closed before the answer came";
+const ENDED: &str = "build mode was ended before the answer came";
 const WRONG: &str = "the activation password is wrong";
 
 impl RegistrationOutcome {
@@ -154,9 +154,8 @@ impl Doors {
         let (outer, inner) = (Outer::path(paths), Inner::path(paths, None));
         let told = |path: &Path, what: &str| {
             let init = paths.cosadm("init");
-            let words = format!(
-                "{what}: put a copy back; or, without what was known there, {init} makes a new one"
-            );
+            let words =
+                format!("{what}: put a copy back; or {init} makes a new one, which is empty");
             Some(Fault::of(path, words))
         };
         if !outer.exists() {
@@ -334,7 +333,7 @@ impl Doors {
             return Ok(RegistrationOutcome::Wrong(CLOSED));
         }
         let (Some(outer), Some(inner)) = (&mut self.outer, &mut self.inner) else {
-            return Err(Fault::new("the doors are not open as files"));
+            return Err(Fault::new("the registry's files are not open"));
         };
         let mut is_open = true;
         let name = work(inner, &mut || {

@@ -286,7 +286,7 @@ fn check(db: &Connection, schema: &Schema) -> Result<(), Wrong> {
     if found != schema.tables {
         return Err(Wrong::Is(damaged(
             what,
-            "its tables are not those that we made",
+            "its tables are not those of cosserver",
         )));
     }
     Ok(())
@@ -295,7 +295,7 @@ fn check(db: &Connection, schema: &Schema) -> Result<(), Wrong> {
 fn damaged(what: &str, why: &str) -> String {
     format!(
         "{what} is damaged ({why}); nothing was changed: put a copy back, \
-         or move it away and begin anew"
+         or move it away and make a new one"
     )
 }
 
@@ -321,7 +321,7 @@ pub(super) fn told(path: &Path, what: &str, e: &rusqlite::Error) -> Fault {
         Some(ErrorCode::DiskFull) => "the disk is full; nothing was changed".to_owned(),
         Some(ErrorCode::ReadOnly) => "it cannot be written; nothing was changed".to_owned(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
-            "somebody else has been writing it for {} s; nothing was changed",
+            "another process has been writing it for {} s; nothing was changed",
             BUSY.as_secs()
         ),
         _ => e.to_string(),

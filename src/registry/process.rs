@@ -98,14 +98,14 @@ fn serve() -> Result<(), Fault> {
     folders.extend(folder.clone());
     let at_first = which(&folders);
     if let Err(e) = sandbox::keep_to(&folders) {
-        let why = e.while_doing("the door process's sandbox");
+        let why = e.while_doing("the registry process's sandbox");
         channel.deliver(Answer::Fault(why.to_string()).encode(0), HEARING)?;
         return Err(why);
     }
     channel.deliver(Answer::Done.encode(0), HEARING)?;
     while let Some(message) = next(&mut channel, &mut buffer)? {
         let Some((ticket, question)) = Question::decode(&message) else {
-            return Err(Fault::new("a question that is none"));
+            return Err(Fault::new("an invalid question"));
         };
         let answer = match wrong.take() {
             Some(why) => Answer::Fault(why),

@@ -97,7 +97,7 @@ impl Ask {
             wanted.put(e, WANTED)
         })?;
         if bytes.len() > MESSAGE {
-            return Err(Malformed("more than the signer takes"));
+            return Err(Malformed("more than the signer accepts"));
         }
         Ok(bytes)
     }
@@ -112,7 +112,7 @@ impl Ask {
         let (mut service, mut user) = (None, None);
         let mut wanted = WantedFields::default();
         if bytes.len() > MESSAGE {
-            return Err(Malformed("more than the signer takes"));
+            return Err(Malformed("more than the signer accepts"));
         }
         cbor::each_pair(bytes, |number, d| {
             match number {
@@ -143,7 +143,7 @@ impl Ask {
             key: key.ok_or(Malformed("no key of the client"))?,
             which: which.ok_or(Malformed("no cookie is named"))?,
             service,
-            user: user.ok_or(Malformed("no user to be"))?,
+            user: user.ok_or(Malformed("no user to run as"))?,
             command,
             environment,
             linger,

@@ -49,7 +49,7 @@ pub fn caller_name(entry: &Entry) -> Result<HostName, Fault> {
 pub fn check_number(uid: u32) -> Result<(), Fault> {
     if matches!(uid, OVERFLOW | u32::MAX) || Some(uid) == overflow() {
         let words =
-            format!("user {uid} may be anybody (a container's user who has no number here)");
+            format!("user {uid} may be any user (a container's user without a number here)");
         return Err(Fault::new(words));
     }
     Ok(())
@@ -76,13 +76,13 @@ pub fn sign(paths: &Paths, entry: &Entry, user: &UserName, ask: &Ask) -> Result<
         return Err(Fault::new(format!("{host} is reached by {}", entry.method)));
     }
     if !known_hosts::pins(paths, host)?.contains(&ask.pin) {
-        let words = format!("the key is none that is pinned for {host}");
+        let words = format!("the key is not one that is pinned for {host}");
         return Err(Fault::of(&paths.known_hosts(), words));
     }
     let cookies = cookie::load_out(paths, host)?;
     let cookie = cookies.get(usize::from(ask.which));
-    let cookie = cookie
-        .ok_or_else(|| Fault::of(&paths.cookie_out(host), "there are not so many cookies"))?;
+    let cookie =
+        cookie.ok_or_else(|| Fault::of(&paths.cookie_out(host), "there is no such cookie"))?;
     let machine = keys::load_machine_key(paths)?;
     let shared = curve::agree(machine.private.expose(), &ask.pin.0)
         .map(|shared| Secret::new(*shared))

@@ -67,7 +67,7 @@ impl LoginProgram {
         let wrong = |e: &dyn std::fmt::Display| Fault::of(&path, e);
         let missing = |e: std::io::Error| {
             wrong(&format_args!(
-                "{e}; it must lie beside cosserver, where make install puts it"
+                "{e}; it must be in cosserver's folder, where make install puts it"
             ))
         };
         // The checked file is the one that will run: the open file, not the one that has its name

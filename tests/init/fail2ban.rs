@@ -155,21 +155,20 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     s.send(line.as_bytes());
     s.closed();
     d.log
-        .wait(&format!("turned-away peer={garbage} cause=malformed"));
+        .wait(&format!("closed peer={garbage} cause=malformed"));
     let silent = address(true);
     let mut s = RawConnection::from_address(silent, d.port);
     s.closed();
-    d.log
-        .wait(&format!("turned-away peer={silent} cause=no-hello"));
+    d.log.wait(&format!("closed peer={silent} cause=no-hello"));
     let mut s = RawConnection::from_address("::1".parse().unwrap(), d.port);
     s.greet();
     s.closed();
-    d.log.wait("turned-away peer=::1 cause=no-handshake");
+    d.log.wait("closed peer=::1 cause=no-handshake");
     let gone = address(false);
     let mut s = RawConnection::from_address(gone, d.port);
     s.greet();
     drop(s);
-    d.log.wait(&format!("turned-away peer={gone} cause=left"));
+    d.log.wait(&format!("closed peer={gone} cause=left"));
     guilty.extend([outside.to_string(), "::1".to_owned()]);
 
     let lines = d.log.all();
@@ -222,7 +221,7 @@ fn wrong_logins_and_silent_ones_count() {
         person(last, user, application).refused(password);
     }
     let silent = person(16, "alice", "hello").ask();
-    l.d.log.wait("turned-away peer=127.0.0.16 cause=no-answer");
+    l.d.log.wait("closed peer=127.0.0.16 cause=no-answer");
     drop(silent);
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
 
@@ -254,7 +253,7 @@ fn lines_of_others_do_not_count() {
         format!("hostb notcosserver[123]: {line}"),
         format!("hostb cosserver[123]: exec session=0 host=hosta peer={VICTIM} command=\"{line}\""),
         format!("hostb cosserver[123]: suppressed event=denied lines=1 {line}"),
-        format!("hostb cosserver[123]: turned-away peer=192.0.2.1 cause=left why=\"{line}\""),
+        format!("hostb cosserver[123]: closed peer=192.0.2.1 cause=left why=\"{line}\""),
         format!(
             "hostb cosserver[123]: denied ref=00 peer=192.0.2.1 peer={VICTIM} cause=proof why=x"
         ),

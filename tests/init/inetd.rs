@@ -123,7 +123,7 @@ s.sendall(b\"GET / HTTP/1.0\\r\\n\\r\\n\")
 try: print(len(s.recv(100)))
 except ConnectionResetError: print(0)";
     assert_eq!(machine.must(&format!("python3 -c '{stranger}'")), "0\n");
-    log.wait("turned-away peer=127.0.0.1 cause=malformed");
+    log.wait("closed peer=127.0.0.1 cause=malformed");
     nothing_is_left(machine);
 }
 

@@ -185,7 +185,7 @@ fn a_place_does_not_tell_how_long_pam_took_among_all_daemons() {
     l.d.log.wait("nobody-here asks for hello: PAM: ");
     let late = bob.ask_only();
     l.d.log
-        .wait("bob asks for hello: too many logins under way");
+        .wait("bob asks for hello: too many logins in progress");
     // A client from elsewhere gets a slot all the same.
     let mut alice = Person::new(&l.d, "alice", "hello");
     alice.from = "127.0.0.2".parse().unwrap();

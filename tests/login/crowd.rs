@@ -47,7 +47,7 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     let mut asked: Vec<_> = (0..3).map(|_| alice.ask()).collect();
     let ended = l.alice(&["hello"]);
     assert_eq!(ended.status, Some(255), "{ended:?}");
-    let line = l.d.log.wait("too many logins under way");
+    let line = l.d.log.wait("too many logins in progress");
     assert!(
         line.contains(&crate::login::reference(&ended.err[0])),
         "{line}"
@@ -95,7 +95,7 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     let mut asked: Vec<_> = (0..3).map(|_| sitter.ask()).collect();
     // A client from another address is served, and the longest waiting prompt is closed.
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
-    let line = l.d.log.wait("it was there longest");
+    let line = l.d.log.wait("its login was the oldest");
     assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
     let reference = asked.remove(0).denied();
     assert!(line.contains(&reference), "{line}");
@@ -104,7 +104,7 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     let mut one_too_many = sitter.clone();
     one_too_many.user = "alice".into();
     one_too_many.is_refused_at_once();
-    l.d.log.wait("too many logins under way");
+    l.d.log.wait("too many logins in progress");
     // An authenticated host has its own slots.
     let alice = Person::new(&l.d, "alice", "hello");
     asked.push(alice.ask());
@@ -186,7 +186,7 @@ fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
     let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
     until("bob has his turn", || without_doors(l.d.pid()) == 3);
     let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
-    assert!(line.contains("its turn with PAM did not come"), "{line}");
+    assert!(line.contains("no PAM slot became free"), "{line}");
     drop(bob);
 }
 
@@ -280,7 +280,7 @@ fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
     let _sits: Vec<_> = (0..3).map(|_| alice.ask()).collect();
     let said = alice.ask().answer(&[PASSWORD]);
     assert!(matches!(said, Said::Accepted(_)));
-    let line = l.d.log.wait("it was there longest");
+    let line = l.d.log.wait("its login was the oldest");
     assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
     drop(all);
 }
@@ -329,7 +329,7 @@ fn whoever_finds_no_place_does_not_fill_the_log() {
         stranger.denied();
     }
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
-    let lines = l.d.log.count("too many logins under way");
+    let lines = l.d.log.count("too many logins in progress");
     let most = 100 * seconds;
     assert!((1..=most).contains(&lines), "{lines} in {seconds} s");
     drop(asked);
@@ -353,12 +353,12 @@ fn a_place_does_not_tell_how_long_pam_took() {
     // PAM is done with it, and the client has not been told.
     let late = bob.ask_only();
     l.d.log
-        .wait("bob asks for hello: too many logins under way");
+        .wait("bob asks for hello: too many logins in progress");
     // A client from elsewhere gets that slot all the same.
     let alice = from(&l, "127.0.0.2", "alice");
     let said = alice.ask().answer(&[PASSWORD]);
     assert!(matches!(said, Said::Accepted(_)));
-    assert_eq!(l.d.log.count("it was there longest"), 0);
+    assert_eq!(l.d.log.count("its login was the oldest"), 0);
     drop((held, guess, late));
 }
 

@@ -198,7 +198,10 @@ fn by_hash_a_module_makes_nobody_another() {
     let ended = l.ended(&mut inside(&l, &[], &["display"]));
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
     let line = l.d.log.wait("denied");
-    assert!(line.contains("PAM made bob of root"), "{line}");
+    assert!(
+        line.contains("PAM changed the user to bob from root"),
+        "{line}"
+    );
     assert_eq!(l.notes(), Vec::<String>::new());
 }
 
@@ -276,7 +279,7 @@ fn who_only_sits_at_a_hosts_prompt_keeps_no_other_host_out() {
     });
     let ended = l.ended(&mut inside(&l, &["-6", "-l", "alice"], &["display"]));
     assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
-    let line = l.d.log.wait("it was there longest");
+    let line = l.d.log.wait("its login was the oldest");
     assert!(line.contains("peer=127.0.0.1 cause=busy"), "{line}");
     // Clients from the same address get no more room than before.
     let ended = l.ended(&mut inside(&l, &["-4", "-l", "alice"], &["display"]));

@@ -167,7 +167,11 @@ fn leaving_at_a_further_prompt_is_a_wrong_guess() {
                 talk.breaks_off();
             }
         }
-        let line = slow.l.d.log.wait("PAM asked on, and the peer had left");
+        let line = slow
+            .l
+            .d
+            .log
+            .wait("PAM prompted again after the peer had disconnected");
         assert!(
             line.contains("peer=127.0.0.1 cause=login why=\"alice asks for hello: "),
             "{line}"
@@ -194,9 +198,9 @@ fn a_right_password_of_one_who_has_left_opens_no_session() {
     drop(talk);
     slow.l.d.log.wait("left connection=");
     slow.lets_pam_go_on();
-    let line = slow.l.d.log.wait("PAM says yes, but the peer left");
+    let line = slow.l.d.log.wait("PAM accepted, but the peer disconnected");
     assert!(
-        line.starts_with("turned-away peer=127.0.0.1 cause=left why=\"alice asks for hello: "),
+        line.starts_with("closed peer=127.0.0.1 cause=left why=\"alice asks for hello: "),
         "{line}"
     );
     let log = &slow.l.d.log;
@@ -245,11 +249,7 @@ fn the_end_of_the_daemon_hides_no_wrong_guess() {
         until("PAM has it", || slow.l.noted("waits") == 1);
         slow.l.d.signal(signal);
         if signal == Signal::SIGTERM {
-            let line = slow
-                .l
-                .d
-                .log
-                .wait("the daemon stops, and PAM has not decided yet");
+            let line = slow.l.d.log.wait("the daemon stops before PAM has decided");
             assert!(
                 line.contains("cause=busy why=\"alice asks for hello: "),
                 "{line}"

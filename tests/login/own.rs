@@ -58,7 +58,7 @@ fn an_ordinary_users_daemon_logs_that_user_in_and_nobody_else() {
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
     let line = l.refused("bob", "", &["hello"]);
     assert!(
-        line.contains("this daemon runs as alice and cannot be bob"),
+        line.contains("this daemon runs as alice and cannot run it as bob"),
         "{line}"
     );
 }

@@ -362,7 +362,7 @@ impl Entry {
                 return Err(unknown("option", key, &did_you_mean(key, names())));
             };
             if !option.repeats && seen.contains(&option.name) {
-                return Err(about(option.name, "it stands on the line twice"));
+                return Err(about(option.name, "it is on the line twice"));
             }
             seen.push(option.name);
             (option.set)(&mut entry, value).map_err(|why| about(option.name, why))?;

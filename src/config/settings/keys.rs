@@ -71,7 +71,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "limits",
-        meaning: "How long strangers may take, and how many there may be.",
+        meaning: "Limits of time and number for connections that have not authenticated.",
     },
     Table {
         name: "penalties",
@@ -99,7 +99,7 @@ pub const KEYS: &[Key] = &[
             "",
             "name",
             "\"hostb\"",
-            "The name by which this host is known to others; it stands on its invitations.",
+            "The name by which this host is known to others; it is on its invitations.",
             Slot::Host(|s| &mut s.name),
         )
     },
@@ -178,7 +178,7 @@ pub const KEYS: &[Key] = &[
         "limits",
         "sessions-per-host",
         "0",
-        "Of them, those of one host and its users; 0: three quarters, or all where nobody else may ask.",
+        "Of them, those of one host and its users; 0: three quarters, or all where no other host may ask.",
         Slot::Count(|s| &mut s.limits.sessions_per_host, 0, MANY),
     ),
     key(
@@ -290,14 +290,14 @@ pub const KEYS: &[Key] = &[
         "login",
         "checks",
         "4",
-        "Logins that PAM checks at the same time; the others wait for their turn.",
+        "Logins that PAM checks at the same time; the others wait for a slot.",
         Slot::Count(|s| &mut s.login.checks, 1, 256),
     ),
     key(
         "login",
         "waiting",
         "64",
-        "Logins that are under way, in all, those that wait for an answer among them.",
+        "Logins in progress, in all, those that wait for an answer among them.",
         Slot::Count(|s| &mut s.login.waiting, 1, 4096),
     ),
     key(

@@ -217,7 +217,7 @@ fn set(settings: &mut Settings, key: &Key, value: &DeValue<'_>) -> Result<(), Wr
             if !folders.split(':').all(|f| f.starts_with('/')) || folders.contains(char::is_control)
             {
                 return Err(Wrong::Words(
-                    "every folder in it must be absolute: an empty or relative one would run what lies about".into(),
+                    "every folder in it must be absolute: an empty or relative one would run programs in the working folder".into(),
                 ));
             }
             folders.clone_into(at(settings));
@@ -275,7 +275,7 @@ fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
         .start;
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     if message == "duplicate key" {
-        return (at, format!("{} stands twice", key_or_header(text, at)));
+        return (at, format!("{} is set twice", key_or_header(text, at)));
     }
     (at, message)
 }

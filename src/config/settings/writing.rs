@@ -47,7 +47,7 @@ pub(super) fn defaults() -> String {
 /// Returns the commented file that `cosadm init` writes.
 pub(super) fn template() -> String {
     let mut out = String::from(
-        "# Settings of cosserver(8). Every key stands here with its default; take the # away to\n\
+        "# Settings of cosserver(8). Every key is listed with its default; remove the # to\n\
          # change one. `cosserver -t` checks this file, `cosserver -T` prints what is in force.\n",
     );
     for table in TABLES {
@@ -85,7 +85,7 @@ pub(super) fn template() -> String {
     let usual = USUAL.first().unwrap_or(&"");
     let _ = writeln!(out, "# {SFTP} = {}", string(usual));
     out.push_str(
-        "\n# Applications that people may start by `cos gui`, a table each; without one nobody logs\n\
+        "\n# Applications that people may start by `cos gui`, a table each; without one no user logs\n\
          # in. They need PAM's file, /etc/pam.d/cosserver. cosserver.toml(5) has every key.\n\
          # The application finds the PC by GUI_HOST and GUI_PORT; one of X wants a DISPLAY.\n\
          # [gui.xterm]\n\

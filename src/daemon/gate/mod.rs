@@ -88,7 +88,7 @@ fn take_orders(
             Incoming::Message(message, fds) => {
                 let order = Order::decode(&message);
                 preauth_table.obey(
-                    order.ok_or_else(|| Fault::new("an order that is none"))?,
+                    order.ok_or_else(|| Fault::new("an invalid order"))?,
                     fds,
                     now,
                 )?;

@@ -165,7 +165,7 @@ impl PreauthTable {
             let Some(oldest) = oldest else {
                 return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
             };
-            self.turn_out(oldest, Complaint::Crowd, now)?;
+            self.turn_out(oldest, Complaint::Evicted, now)?;
         }
         if self.sources.is_full(from, limits) {
             self.evict_greediest(now)?;
@@ -209,7 +209,7 @@ impl PreauthTable {
     fn evict_greediest(&mut self, now: Instant) -> Result<bool, Fault> {
         let oldest = self.sources.by_greed().find(|c| self.may_go(*c));
         if let Some(oldest) = oldest {
-            self.turn_out(oldest, Complaint::Crowd, now)?;
+            self.turn_out(oldest, Complaint::Evicted, now)?;
         }
         Ok(oldest.is_some())
     }
@@ -271,7 +271,7 @@ impl PreauthTable {
                 preauth.asked_at = now;
                 let Ok(copy) = preauth.socket.try_clone() else {
                     // No descriptors left: close this connection, so that the others stay.
-                    return self.turn_out(connection, Complaint::Crowd, now);
+                    return self.turn_out(connection, Complaint::Evicted, now);
                 };
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::ClientHello(connection, record), vec![copy])

@@ -211,7 +211,7 @@ fn program(launch: &Launch, account: &Account, variables: &[CString]) -> Result<
             gid: account.gid,
             // Including the groups that the credentials have added.
             groups: IdNumber::all(getgroups()?.iter().map(|g| g.as_raw()))
-                .ok_or_else(|| Fault::new("a group that is none"))?,
+                .ok_or_else(|| Fault::new("an invalid group"))?,
         })
     } else {
         None

@@ -39,8 +39,7 @@ const HEARING: Duration = Duration::from_secs(60);
 /// it in.
 pub fn main(start: pam::Start) -> ExitCode {
     let Ok(channel) = socket::inherited(CHANNEL) else {
-        let _ =
-            io::stderr().write_all(b"cosserver-login: cosserver(8) starts it, and nobody else\n");
+        let _ = io::stderr().write_all(b"cosserver-login: only cosserver(8) may start it\n");
         return ExitCode::FAILURE;
     };
     process::set_name("cos: login");
@@ -138,9 +137,9 @@ impl Line {
         match self.channel.borrow().receive(&mut buffer)? {
             Incoming::Message(message, fds) => Order::decode(&message)
                 .map(|order| Some((order, fds)))
-                .ok_or_else(|| Fault::new("an order that is none")),
+                .ok_or_else(|| Fault::new("an invalid order")),
             Incoming::Nothing => Ok(None),
-            Incoming::Gone => Err(Fault::new("the monitor has done with us")),
+            Incoming::Gone => Err(Fault::new("the monitor has closed the connection")),
         }
     }
 }

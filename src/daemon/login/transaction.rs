@@ -29,7 +29,7 @@ const CLOSE_WITHIN: u32 = 100;
 /// The monitor is gone, or has dismissed this worker.
 pub(super) fn run(line: &Line, start: Start) -> Result<(), Fault> {
     let (Order::Begin(begin), _) = line.next()? else {
-        return Err(Fault::new("the first order was another"));
+        return Err(Fault::new("an unexpected first order"));
     };
     let held = Held::default();
     let outcome = log_in(line, &begin, &held, start);
@@ -98,7 +98,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
 
     let (order, fds) = line.next()?;
     let Order::Launch(launch) = order else {
-        return Err(Fault::new("an order out of turn").into());
+        return Err(Fault::new("an unexpected order").into());
     };
     let fds = fds
         .try_into()

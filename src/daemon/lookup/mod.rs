@@ -64,7 +64,7 @@ fn serve() -> Result<(), Fault> {
     let hosts = Arc::new(AtomicUsize::new(0));
     while let Some(message) = next(&monitor, &mut buffer)? {
         let (number, question) =
-            Question::decode(&message).ok_or_else(|| Fault::new("a question that is none"))?;
+            Question::decode(&message).ok_or_else(|| Fault::new("an invalid question"))?;
         match question {
             Question::User(name) => {
                 let found = UserRecord::look_up(&name);

@@ -269,7 +269,7 @@ impl Accounts {
         let Account { name, uid, .. } = &record.account;
         let is_root = *uid == 0;
         if let Some(file) = shadow::nologin().filter(|_| !is_root) {
-            return Err(format!("{file} is there, so nobody but root may log in"));
+            return Err(format!("{file} exists, so only root may log in"));
         }
         if self.own.is_some() {
             // Only root can read the shadow file, and the process runs as that user already.

@@ -56,8 +56,7 @@ impl Monitor {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("peer", &from), ("cause", &why.name())];
                 if why != Complaint::Probe {
-                    self.log
-                        .log_ratelimited(Level::Warning, "turned-away", &pairs);
+                    self.log.log_ratelimited(Level::Warning, "closed", &pairs);
                 }
             }
         }
@@ -68,7 +67,7 @@ impl Monitor {
         let full = self.unauthenticated.len() >= self.settings.limits.silent.saturating_mul(2);
         if full || self.unauthenticated.contains_key(&c) {
             self.forget(c);
-            return self.close(c, "a gate that greets twice, or too many", Some(from));
+            return self.close(c, "a second hello, or too many connections", Some(from));
         }
         match Greeted::new(record, &self.host) {
             Ok(greeted) => {
@@ -110,7 +109,7 @@ impl Monitor {
             return Err(Reject::Closed("a ClientHello with another socket", None));
         }
         let peer = socket::peer(socket.as_fd());
-        let peer = peer.map_err(|_| Reject::Closed("the peer has left", None))?;
+        let peer = peer.map_err(|_| Reject::Closed("the peer has disconnected", None))?;
         if socket::has_bytes(socket.as_fd()) {
             return Err(Reject::Closed(
                 "bytes behind a ClientHello",
@@ -225,7 +224,7 @@ impl Monitor {
         let piece = asked.talk.open(record).map_err(refuse)?;
         asked.encoding.extend_from_slice(&piece);
         if piece.is_empty() || asked.encoding.len() > asked.length {
-            return Err(refuse(Malformed("a command of another length than was said")).into());
+            return Err(refuse(Malformed("a command of another length than announced")).into());
         }
         if asked.encoding.len() < asked.length {
             self.unauthenticated.insert(c, Preauth::Asked(asked));
@@ -305,7 +304,7 @@ impl Monitor {
         }
         // Without a relay a command must not even begin.
         if self.relay.channel().is_none() {
-            return Some("the relay is dead, and not yet started anew");
+            return Some("the relay has died and is being restarted");
         }
         None
     }

@@ -126,7 +126,7 @@ impl Monitor {
         let (names, unresolved) = self.hosts.heard(which, found, now);
         self.resolve_names(now);
         if let Some((name, why)) = unresolved {
-            let why = format!("its name does not resolve ({why}); it is asked for again");
+            let why = format!("its name does not resolve ({why}); it will be looked up again");
             let pairs: [(&str, &dyn std::fmt::Display); 2] = [("host", &name), ("fault", &why)];
             self.log.log_ratelimited(Level::Warning, "hostinfo", &pairs);
         }

@@ -230,6 +230,6 @@ fn wait_for_report(channel: &Channel, limit: Duration) -> Result<SandboxStatus, 
             sandbox_status.map_err(|e| e.while_doing("its sandbox"))
         }
         Incoming::Nothing => Err(Fault::new("it did not start in time")),
-        Incoming::Gone => Err(Fault::new("it died before its walls stood")),
+        Incoming::Gone => Err(Fault::new("it died before its sandbox was ready")),
     }
 }

@@ -84,7 +84,7 @@ impl Monitor {
         }
         let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
         let trouble = |why: String| {
-            let refusal = Refusal::new(Cause::Doors, why).of(peer);
+            let refusal = Refusal::new(Cause::Registry, why).of(peer);
             Reject::from(refusal.from_unauthenticated(is_unauthenticated))
         };
         match self.doors.ask(self.poll.registry(), Some(c), question, now) {
@@ -104,11 +104,12 @@ impl Monitor {
             Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("machine", &pass.id()), ("host", &name)];
-                self.log.say(Level::Info, "introduced", &pairs);
+                self.log.say(Level::Info, "auto-registered", &pairs);
             }
-            Told::Fault(why) => self
-                .log
-                .log_ratelimited(Level::Error, "doors", &[("why", &why)]),
+            Told::Fault(why) => {
+                self.log
+                    .log_ratelimited(Level::Error, "registry", &[("why", &why)])
+            }
             Told::RegistrationOutcome(RegistrationOutcome::Wrong(_))
             | Told::MachineStatus(_)
             | Told::Done => {}
@@ -206,7 +207,7 @@ impl Monitor {
             })
         };
         match (step, told) {
-            (_, Told::Fault(why)) => Err(Refusal::new(Cause::Doors, why).into()),
+            (_, Told::Fault(why)) => Err(Refusal::new(Cause::Registry, why).into()),
             (Step::Arrives(opened), Told::MachineStatus(status)) => {
                 let admitted = Admitted::by(*opened, &status)?;
                 self.step("admitted", &[("connection", &c), ("machine", &status.id)]);
@@ -255,7 +256,10 @@ impl Monitor {
                 match registry::decide(&status, is_host, is_local) {
                     AccessDecision::Allow(pass) => self.let_in(c, *admission, &pass, now),
                     AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
-                        let words = format!("machine {}: it was kept out meanwhile", status.id);
+                        let words = format!(
+                            "machine {}: it was denied before it was registered",
+                            status.id
+                        );
                         Err(Refusal::new(Cause::UnknownMachine, words).into())
                     }
                 }
@@ -275,7 +279,11 @@ impl Monitor {
                 | Step::Registers(..)
                 | Step::Registered(..),
                 Told::MachineStatus(_) | Told::RegistrationOutcome(_) | Told::Done,
-            ) => Err(Refusal::new(Cause::Doors, "the door process answered out of turn").into()),
+            ) => Err(Refusal::new(
+                Cause::Registry,
+                "an unexpected answer from the registry process",
+            )
+            .into()),
         }
     }
 
@@ -329,7 +337,7 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Reject> {
         let Step::VouchedFor(applicant) = &admission.step else {
-            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+            return Err(Refusal::new(Cause::Registry, "no registration is pending").into());
         };
         match registry::decide(status, applicant.host().is_some(), admission.is_local) {
             AccessDecision::Allow(pass) => {
@@ -365,7 +373,7 @@ impl Monitor {
         };
         if let Err(why) = self.doors.note(self.poll.registry(), question, now) {
             self.log
-                .log_ratelimited(Level::Error, "doors", &[("why", &why)]);
+                .log_ratelimited(Level::Error, "registry", &[("why", &why)]);
         }
     }
 
@@ -392,7 +400,7 @@ impl Monitor {
             Step::VouchedFor(applicant) => (applicant, None),
             Step::Registered(applicant, talk) => (applicant, Some(talk)),
             Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
-                return Err(Refusal::new(Cause::Doors, "nobody is to be let in").into());
+                return Err(Refusal::new(Cause::Registry, "no admission is pending").into());
             }
         };
         let welcome = greeting(welcome);
@@ -430,10 +438,10 @@ fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
     let is_known = matches!(status.state, RegistrationState::Known { .. });
     let is_left_out = !status.included && status.level == registry::Level::Closed;
     if is_known && is_left_out && !is_host {
-        format!("{close} lets in whoever is authorized by then")
+        format!("{close} allows the machines that are authorized by then")
     } else {
         // It puts the machine on the include list as well.
-        format!("{add} lets it in")
+        format!("{add} authorizes it")
     }
 }
 

@@ -163,8 +163,7 @@ impl Monitor {
         connection.connection = None;
         let pairs: [(&str, &dyn std::fmt::Display); 2] =
             [("peer", &connection.peer), ("cause", &why.name())];
-        self.log
-            .log_ratelimited(Level::Warning, "turned-away", &pairs);
+        self.log.log_ratelimited(Level::Warning, "closed", &pairs);
         self.leave_slot();
         self.gate_is_empty = true;
         self.lost(Which::Gate, Instant::now());
@@ -203,7 +202,7 @@ impl Monitor {
             self.leave_slot();
             return self.interrupt_login(id, Cause::Busy, MADE_ROOM);
         }
-        self.turn_away(Complaint::Crowd);
+        self.turn_away(Complaint::Evicted);
     }
 
     /// Notes the connection's stage in the table. `false`: another monitor has evicted it.
@@ -235,7 +234,7 @@ impl Monitor {
                 // keep gate and look-up process from a processor, later it would delay the command.
                 let _ = self.relay.send_in(self.sandbox_config.as_ref());
                 if !self.set_stage(PreauthStage::Asking) {
-                    self.turn_away(Complaint::Crowd);
+                    self.turn_away(Complaint::Evicted);
                     return false;
                 }
             }

@@ -51,7 +51,7 @@ fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
             Err(e) if ip.is_ipv6() && no_such_address(&e) && settings.listen.len() > 1 => {}
             Err(e) => {
                 let hint = if e.kind() == std::io::ErrorKind::AddrInUse {
-                    "; another program has this port: does cosserver run already?"
+                    "; another program has this port: is cosserver already running?"
                 } else {
                     ""
                 };

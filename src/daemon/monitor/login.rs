@@ -88,7 +88,7 @@ impl Monitor {
             Room::Instead(oldest) => {
                 self.interrupt_login(oldest, Cause::Busy, MADE_ROOM);
             }
-            Room::Full => return refuse("too many logins under way"),
+            Room::Full => return refuse("too many logins in progress"),
         }
         self.step(
             "login",
@@ -216,7 +216,7 @@ impl Monitor {
             }
             None => {
                 return Err(Reject::Closed(
-                    "a worker that knows somebody twice",
+                    "the worker reported an account twice",
                     Some(peer),
                 ));
             }
@@ -376,7 +376,10 @@ fn same_user(begin: &Begin, account: Account) -> Result<Account, Refusal> {
     if account.name == begin.user {
         return Ok(account);
     }
-    let words = format!("PAM made {} of {}", account.name, begin.user);
+    let words = format!(
+        "PAM changed the user to {} from {}",
+        account.name, begin.user
+    );
     Err(Refusal::new(Cause::User, words))
 }
 

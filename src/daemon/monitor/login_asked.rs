@@ -99,10 +99,7 @@ impl Monitor {
             return Ok(());
         };
         let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
-            return Err(Reject::Closed(
-                "answers that nobody asked for",
-                Some(login.peer),
-            ));
+            return Err(Reject::Closed("answers without a prompt", Some(login.peer)));
         };
         let peer = login.peer;
         if login

@@ -16,7 +16,7 @@ use crate::protocol::stream::End;
 use crate::refusal::Cause;
 
 /// Why a login fails whose peer has answered, and left before PAM prompted again.
-pub(super) const ASKED_ON: &str = "PAM asked on, and the peer had left";
+pub(super) const ASKED_ON: &str = "PAM prompted again after the peer had disconnected";
 
 impl Monitor {
     /// Handles the end of an application, which its worker waits to reap.
@@ -179,7 +179,7 @@ impl Monitor {
         let Some(login) = self.logins.get(id) else {
             return;
         };
-        let words = "PAM says yes, but the peer left before it was told";
+        let words = "PAM accepted, but the peer disconnected before the answer";
         let denial = login.deny(Cause::Login, words);
         let (peer, why) = (login.peer, denial.refusal.words);
         self.hang_up_login(id);
@@ -243,7 +243,7 @@ impl Monitor {
     /// Ends all logins before the daemon stops. Workers outlive it to reach PAM's verdicts.
     pub(super) fn leave_logins(&mut self) {
         for id in self.logins.undecided() {
-            let words = "the daemon stops, and PAM has not decided yet";
+            let words = "the daemon stops before PAM has decided";
             self.interrupt_login(id, Cause::Busy, words);
         }
     }
@@ -252,8 +252,11 @@ impl Monitor {
     pub(super) fn tend_logins(&mut self, now: Instant) {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {
-                Late::PamSlot => (Cause::Busy, "its turn with PAM did not come in time"),
-                Late::Answer => (Cause::Busy, "no answer came, and the gate did not say so"),
+                Late::PamSlot => (Cause::Busy, "no PAM slot became free in time"),
+                Late::Answer => (
+                    Cause::Busy,
+                    "no answer came, and the gate did not report it",
+                ),
                 Late::Check => (
                     Cause::Pam,
                     "PAM did not answer in time: does a module hang?",

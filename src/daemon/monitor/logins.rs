@@ -46,7 +46,7 @@ pub(super) use times::Late;
 use worker::Worker;
 
 /// Why a login is refused that makes room for another while PAM is not working on it.
-pub(super) const MADE_ROOM: &str = "it was there longest, and others wanted to log in too";
+pub(super) const MADE_ROOM: &str = "its login was the oldest, and was ended for another's";
 
 /// A login's number, which is never reused.
 pub(super) type LoginId = u64;

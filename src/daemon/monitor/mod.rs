@@ -339,7 +339,7 @@ impl Monitor {
             self.note_gate_is_lost();
         }
         if unwalled {
-            let why = "it died, or was too slow, before its walls stood";
+            let why = "it died, or timed out, before its sandbox was ready";
             let pairs: [(&str, &dyn std::fmt::Display); 2] = [("process", &name), ("why", &why)];
             self.log.say(Level::Error, "lost", &pairs);
         }

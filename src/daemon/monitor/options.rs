@@ -101,7 +101,7 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
         .map_err(|e| Fault::new(e.to_string()))?;
     if let Some(word) = m.free.first() {
         return Err(Fault::new(format!(
-            "{word}: the daemon takes no words, only flags"
+            "{word}: unexpected argument; the daemon takes only flags"
         )));
     }
     let wrong = |p: String| Fault::new(format!("-p {p}: a port is a number from 0 to 65535"));
@@ -138,7 +138,7 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
 fn no_file(folder: &Path) -> Fault {
     let file = folder.join(SETTINGS);
     let meant = if file.is_file() {
-        format!("; -f {} is what was probably meant", file.display())
+        format!("; -f {} was probably meant", file.display())
     } else {
         let init = Paths::of_dir(folder).init();
         let makes = init.map(|init| format!("; {init} makes one"));

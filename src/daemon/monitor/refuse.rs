@@ -18,7 +18,7 @@ use crate::registry::asked::Question;
 use crate::secret;
 
 /// The reason for a connection whose only obstacle is that its peer has left.
-pub(super) const LEFT: &str = "the peer left before it was let in";
+pub(super) const LEFT: &str = "the peer left before it was admitted";
 
 /// What PAM had checked of a refused request.
 #[derive(Default)]
@@ -101,7 +101,7 @@ impl Monitor {
         }
         self.log.log_ratelimited(
             Level::Warning,
-            "turned-away",
+            "closed",
             &[
                 ("peer", &peer),
                 ("cause", &Complaint::Left.name()),
@@ -145,7 +145,7 @@ impl Monitor {
         let peer = shown_peer(peer);
         self.log.log_ratelimited(
             Level::Warning,
-            "turned-away",
+            "closed",
             &[("peer", &peer), ("cause", &"malformed"), ("why", &why)],
         );
         self.send_to_gate(Order::Close(c).encode());

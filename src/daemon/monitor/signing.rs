@@ -183,7 +183,7 @@ impl Monitor {
         let table = self.hosts.table().map_err(Clone::clone)?;
         let host = HostName::parse(&ask.host)?;
         let entry = table.get(&host).ok_or_else(|| {
-            let words = format!("{host} has no right line in it");
+            let words = format!("{host} has no valid entry in it");
             Fault::of(&self.paths.hostinfo(), words)
         })?;
         signer::sign(&self.paths.clone().once(), entry, user, ask)

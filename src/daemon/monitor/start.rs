@@ -139,7 +139,7 @@ fn cannot_be(user: &UserName) -> Option<Fault> {
 fn is_root(user: &UserName) -> Fault {
     Fault::new(format!(
         "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges; \
-         _cosserver is what was probably meant"
+         _cosserver was probably meant"
     ))
 }
 
@@ -260,7 +260,7 @@ fn serve(
         Log::syslog(level)
     };
     if std::process::id() == 1 {
-        let why = "this is process 1, and reaps none but its own: start it under an init";
+        let why = "this is process 1, and reaps only its own children: start it under an init";
         log.say(Level::Warning, "fault", &[("why", &why)]);
     }
     if in_its_place == Some(true) {

@@ -67,7 +67,7 @@ impl Login {
         let made = match &mut self.who {
             Some(Who::LoginClaim(known)) => known.inner_mut().message_2(payload),
             Some(Who::Host(known, _)) => known.inner_mut().message_2(payload),
-            None => Err(Malformed("message 2 of nobody")),
+            None => Err(Malformed("message 2 without a handshake")),
         };
         let (message, keys) = made?;
         self.talk = Some(Box::new(Talk::new(&keys)?));

@@ -199,7 +199,7 @@ fn a_foreign_trigger_is_refused() {
     drop(db);
     let told = Inner::open(&path).err().unwrap().to_string();
     assert!(
-        told.contains("its tables are not those that we made"),
+        told.contains("its tables are not those of cosserver"),
         "{told}"
     );
 }

@@ -17,7 +17,7 @@ impl Monitor {
         let all: Vec<(Connection, IpAddr)> = all
             .filter_map(|(c, s)| Some((*c, self.comes_from(*c, s, id)?)))
             .collect();
-        let words = "its machine was excluded meanwhile";
+        let words = "its machine has been excluded";
         for (c, peer) in &all {
             self.forget(*c);
             self.refuse(*c, &Refusal::new(Cause::Excluded, words).of(*peer));

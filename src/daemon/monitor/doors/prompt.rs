@@ -34,7 +34,7 @@ impl Monitor {
     ) -> Result<(), Reject> {
         self.make_room_at_the_door(admission.peer)?;
         let Step::VouchedFor(mut applicant) = admission.step else {
-            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+            return Err(Refusal::new(Cause::Registry, "no registration is pending").into());
         };
         let text = |style, words: &str| Text {
             style,
@@ -97,7 +97,7 @@ impl Monitor {
     ) -> Result<(), Reject> {
         let peer = admission.peer;
         let Step::Prompted(applicant, want, mut talk) = admission.step else {
-            return Err(Reject::Closed("answers that nobody asked for", Some(peer)));
+            return Err(Reject::Closed("answers without a prompt", Some(peer)));
         };
         if socket::has_bytes(admission.socket.as_fd()) {
             return Err(Reject::Closed("bytes behind answers", Some(peer)));
@@ -123,7 +123,8 @@ impl Monitor {
                 let exempt = self.settings.penalties.exempt.iter();
                 let exempt: Networks = exempt.map(|n| n.parts()).collect();
                 if !exempt.has(peer) && !self.guesses.take(peer, interval, now) {
-                    let words = "too many activation passwords from there; it was not looked up";
+                    let words =
+                        "too many activation passwords from this address; it was not checked";
                     let refusal = Refusal::new(Cause::Busy, words).of(peer);
                     return Err(refusal.from_unauthenticated(true).into());
                 }
@@ -162,12 +163,12 @@ impl Monitor {
         let greediest = sit.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
         match greediest.max() {
             Some((held, oldest, peer)) if held > of(authenticated_machine) => {
-                let words = "it was there longest, and others wanted to register too";
+                let words = "its prompt was the oldest, and was closed for another machine's";
                 let refusal = Refusal::new(Cause::Busy, words).of(peer);
                 self.refuse(oldest.0, &refusal.from_unauthenticated(true));
                 Ok(())
             }
-            _ => Err(Refusal::new(Cause::Busy, "too many are being registered").into()),
+            _ => Err(Refusal::new(Cause::Busy, "too many registrations in progress").into()),
         }
     }
 }

@@ -318,12 +318,12 @@ impl Apart {
         unreaped.push(old.discard());
         if is_late {
             // What delays one question delays the others as well.
-            let late = "the doors did not answer in time";
+            let late = "the registry did not answer in time";
             told.extend(waiting.drain(..).map(|a| a.failed(late)));
         } else if waiting.front().is_some_and(|a| a.again) {
             // The first time, the worker may have ended because the inner door was moved.
             let first = waiting.pop_front();
-            told.extend(first.map(|a| a.failed("the door process has died, twice")));
+            told.extend(first.map(|a| a.failed("the registry process has died twice")));
         }
         // The next question starts another.
         if waiting.is_empty() {
@@ -338,7 +338,7 @@ impl Apart {
                 *self.worker(which) = Some(worker);
             }
             Err(e) => {
-                let why = format!("the door process: {e}");
+                let why = format!("the registry process: {e}");
                 told.extend(waiting.into_iter().map(|a| a.failed(&why)));
             }
         }

@@ -212,9 +212,9 @@ impl RegistryWorker {
         let message = match self.channel.receive(&mut buffer)? {
             Incoming::Message(message, _) => message,
             Incoming::Nothing => return Ok(None),
-            Incoming::Gone => return Err(Fault::new("the door process has died")),
+            Incoming::Gone => return Err(Fault::new("the registry process has died")),
         };
-        let wrong = || Fault::new("the door process spoke out of turn");
+        let wrong = || Fault::new("an unexpected message from the registry process");
         let (ticket, answer) = Answer::decode(&message).ok_or_else(wrong)?;
         // Only during the start, which has a time limit: the event loop would handle notes forever.
         let may_note = !self.began && self.watch.is_none();
