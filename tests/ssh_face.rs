@@ -269,7 +269,7 @@ fn a_folder_behind_c_is_pointed_out() {
     let mut command = Command::new(COS);
     let (_, _, err) = told(command.args(["run", "-C", "DIR", "hostb", "true"]));
     assert!(
-        err.starts_with("cos: -C DIR stands before the subcommand"),
+        err.starts_with("cos: -C DIR goes before the subcommand"),
         "{err}"
     );
 }
