@@ -269,7 +269,11 @@ impl ArgParser {
             (false, false) => self.set_family.flatten(),
             (true, false) => Some(Family::V4),
             (false, true) => Some(Family::V6),
-            (true, true) => return Err(Fault::new("-4 and -6 contradict each other; give one of them")),
+            (true, true) => {
+                return Err(Fault::new(
+                    "-4 and -6 contradict each other; give one of them",
+                ));
+            }
         };
         let wrong = match personality {
             Personality::Enrol if at.is_some() => Some(format!(

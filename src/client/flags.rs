@@ -127,7 +127,12 @@ const PORT: Flag = flag(
     Rule::Port,
     "port (default: the host table's, that of cosserver in /etc/services, or 9002)",
 );
-const NO_INPUT: Flag = flag("n", "", Rule::NoInput, "no standard input: end of file at once");
+const NO_INPUT: Flag = flag(
+    "n",
+    "",
+    Rule::NoInput,
+    "no standard input: end of file at once",
+);
 const V4: Flag = flag("4", "", Rule::V4, "use only IPv4 addresses");
 const V6: Flag = flag("6", "", Rule::V6, "use only IPv6 addresses");
 const HELP: Flag = Flag {
