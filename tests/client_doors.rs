@@ -269,7 +269,7 @@ fn a_machine_that_is_let_in_is_asked_nothing() {
     let id = id(&host);
     assert_eq!(
         ended.out,
-        [format!("hostb lets this machine in already: {id}")]
+        [format!("hostb already allows this machine: {id}")]
     );
     let step = format!("the ID of this machine is {id}");
     assert!(ended.err.iter().any(|l| l.ends_with(&step)), "{ended:?}");
@@ -297,7 +297,7 @@ fn a_person_types_a_name_and_finds_it_correct() {
             seat.sees("Correct? (Y/N) ");
             seat.types(answer);
         } else {
-            seat.sees("is no name: ");
+            seat.sees("is not valid: ");
         }
     }
     seat.sees(&format!("hostb: {NAME}"));

@@ -280,7 +280,7 @@ fn an_answer_that_is_not_the_hosts() {
         gone(&mut socket);
     });
     assert!(
-        told.contains("not one of the host whose key is pinned"),
+        told.contains("not from the host whose key is pinned"),
         "{told}"
     );
     let told = complaint(&host, |h| {

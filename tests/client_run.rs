@@ -264,7 +264,10 @@ fn ssh_and_rsh_take_our_place() {
     assert_eq!(said(&["192.0.2.3", "x"]), "rsh|192.0.2.3|x|");
     let ended = run(&["-6", "hostf", "x"]);
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0));
-    assert!(ended.err.contains("no address of the family"), "{ended:?}");
+    assert!(
+        ended.err.contains("no address of the requested family"),
+        "{ended:?}"
+    );
 
     // SIGPIPE keeps its original action, although Rust programs ignore it.
     script(

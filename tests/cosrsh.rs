@@ -313,7 +313,7 @@ fn what_cannot_be_had_fails_cleanly() {
     let d = Daemon::start();
     d.install_cosrsh();
     let cases: [(&[&str], &str); 5] = [
-        (&["-s", "hostb", "sftp -R"], "no subsystem's name"),
+        (&["-s", "hostb", "sftp -R"], "not the name of a subsystem"),
         (&["-N", "hostb"], "give a command"),
         (&["nowhere", "true"], " host join FILE`"),
         (&["-p", "x", "hostb", "true"], "port"),

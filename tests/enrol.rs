@@ -129,7 +129,7 @@ fn is_registered(ended: &Ended, id: Id) {
 }
 
 fn is_let_in_already(ended: &Ended, id: Id) {
-    let words = format!("{ADDRESS} lets this machine in already: {id}");
+    let words = format!("{ADDRESS} already allows this machine: {id}");
     assert_eq!(
         (ended.status, &ended.out),
         (Some(0), &vec![words]),

@@ -370,7 +370,7 @@ fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
     assert_eq!((out.status.code(), out.stdout.len()), (Some(255), 0));
     assert_eq!(
         told,
-        "cos: the key of /etc/cosserver is root's\ncos: run it as root\n"
+        "cos: the key of /etc/cosserver belongs to root\ncos: run it as root\n"
     );
     // If the database has no home directory either, the system's directory is used.
     let mut stranger = m.of_number(CAROL + 1, "cos");
@@ -620,7 +620,7 @@ fn an_application_starts_another_in_its_users_name() {
     let asks = text.replace("auth required pam_permit.so", "auth required pam_unix.so");
     fs::write(stack, asks).unwrap();
     // The registry does not know her own machine; at level 0, no user can answer.
-    for words in ["access denied (reference", "nobody to answer"] {
+    for words in ["access denied (reference", "but there is no terminal"] {
         let out = gui(ALICE, &["-o", "BatchMode=yes", "hostb", "who"]);
         let told = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(

@@ -269,7 +269,7 @@ fn a_folder_behind_c_is_pointed_out() {
     let mut command = Command::new(COS);
     let (_, _, err) = told(command.args(["run", "-C", "DIR", "hostb", "true"]));
     assert!(
-        err.starts_with("cos: -C DIR stands before the subcommand"),
+        err.starts_with("cos: -C DIR goes before the subcommand"),
         "{err}"
     );
 }
@@ -569,7 +569,7 @@ fn standard_input_and_output_to_a_port() {
     assert_eq!((status, err), (Some(255), due));
     let mut connect = Command::new(COS);
     let (_, _, err) = told(connect.args(["connect", "-6", "127.0.0.1", "1"]));
-    assert!(err.contains("no address of the family"), "{err}");
+    assert!(err.contains("no address of the requested family"), "{err}");
     until("the sessions have ended", || {
         d.log.count("end session=") == 2
     });

@@ -188,7 +188,8 @@ impl ArgParser {
                 let version = concat!("cos ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
                 self.tell = Some(match personality {
                     Personality::Ssh => Action::TellError(version),
-                    Personality::Cos
+                    Personality::Global
+                    | Personality::Cos
                     | Personality::Rsh
                     | Personality::Gui
                     | Personality::Enrol
@@ -205,7 +206,7 @@ impl ArgParser {
         let parsed = ssh_options::parse(setting)?;
         if !parsed.is_for(personality) {
             let (key, program) = (ssh_options::key(setting), personality.program());
-            let words = format!("-o {key} means nothing to {program}");
+            let words = format!("-o {key} is not an option of {program}");
             return Err(Fault::new(words));
         }
         let key = ssh_options::key(setting).to_ascii_lowercase();
@@ -257,7 +258,7 @@ impl ArgParser {
         words: &[OsString],
     ) -> Result<Call, Fault> {
         let Some(host) = host.to_str() else {
-            return Err(Fault::new(format!("{host:?} is no host name")));
+            return Err(Fault::new(format!("{host:?} is not a host name")));
         };
         if self.l_of_rsh && is_forwarding(host) {
             return Err(Fault::new("-L: there is no port forwarding"));
@@ -268,7 +269,11 @@ impl ArgParser {
             (false, false) => self.set_family.flatten(),
             (true, false) => Some(Family::V4),
             (false, true) => Some(Family::V6),
-            (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
+            (true, true) => {
+                return Err(Fault::new(
+                    "-4 and -6 contradict each other; give one of them",
+                ));
+            }
         };
         let wrong = match personality {
             Personality::Enrol if at.is_some() => Some(format!(
@@ -284,7 +289,8 @@ impl ArgParser {
             Personality::Connect if at.is_some() || words.len() > 1 => {
                 Some(usage(personality).to_owned())
             }
-            Personality::Cos
+            Personality::Global
+            | Personality::Cos
             | Personality::Rsh
             | Personality::Ssh
             | Personality::Gui
@@ -449,7 +455,7 @@ fn wrong(fail: &Fail, personality: Personality) -> Fault {
     let words = match fail {
         Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
         Fail::UnrecognizedOption(name) if name == "C" => {
-            "-C DIR stands before the subcommand".to_owned()
+            "-C DIR goes before the subcommand".to_owned()
         }
         Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
         Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),

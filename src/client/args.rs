@@ -31,7 +31,7 @@ pub fn parse(argv: &[OsString]) -> Result<Action, Fault> {
 
 fn parse_cos(args: &[OsString]) -> Result<Action, Fault> {
     let mut parser = ArgParser::default();
-    let rest = parser.take(Personality::Cos, flags::COS, args)?.rest;
+    let rest = parser.take(Personality::Global, flags::COS, args)?.rest;
     if let Some(tell) = parser.tell.take() {
         return Ok(tell);
     }
@@ -43,12 +43,12 @@ fn parse_cos(args: &[OsString]) -> Result<Action, Fault> {
         Some((word, rest)) if word == "connect" => parse_run(Personality::Connect, parser, rest),
         Some((word, rest)) if word == "help" => parse_help(rest),
         Some((word, _)) => Err(Fault::new(format!(
-            "{word:?} is no subcommand; did you mean \"cos run {}\"?",
+            "{word:?} is not a subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
         ))),
         None => Err(Fault::new(format!(
-            "{}; also cos gui, cos enrol, cos key and cos connect",
-            usage(Personality::Cos)
+            "{}; subcommands: run, gui, enrol, key, connect, help",
+            usage(Personality::Global)
         ))),
     }
 }
@@ -57,14 +57,15 @@ fn parse_cos(args: &[OsString]) -> Result<Action, Fault> {
 fn parse_help(args: &[OsString]) -> Result<Action, Fault> {
     let word = args.first().map(|word| word.to_string_lossy());
     let personality = match word.as_deref() {
-        None | Some("run") => Personality::Cos,
+        None => Personality::Global,
+        Some("run") => Personality::Cos,
         Some("gui") => Personality::Gui,
         Some("enrol") => Personality::Enrol,
         Some("key") => Personality::Key,
         Some("connect") => Personality::Connect,
         Some(other) => {
             let meant = did_you_mean(other, ["run", "gui", "enrol", "key", "connect"]);
-            let words = format!("cos help: {other:?} is no subcommand{meant}");
+            let words = format!("cos help: {other:?} is not a subcommand{meant}");
             return Err(Fault::new(words));
         }
     };
@@ -94,9 +95,11 @@ fn parse_run(
                 Personality::Enrol => Action::Enrol(call),
                 Personality::Connect => Action::Connect(call),
                 Personality::Ssh if shows_config => Action::ShowConfig(call),
-                Personality::Cos | Personality::Rsh | Personality::Ssh | Personality::Key => {
-                    Action::Run(call)
-                }
+                Personality::Global
+                | Personality::Cos
+                | Personality::Rsh
+                | Personality::Ssh
+                | Personality::Key => Action::Run(call),
             })
         }
         (None, None) => Err(Fault::new(usage(personality))),

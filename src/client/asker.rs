@@ -123,17 +123,17 @@ impl Asker {
     }
 
     fn terminal(&self, prompt: &str) -> Result<Terminal, Fault> {
-        let nobody = || {
+        let unanswered = || {
             let words = format!(
-                "it asks {}, and there is nobody to answer",
+                "it asks {}, but there is no terminal (or BatchMode=yes)",
                 quoted(prompt.trim_end())
             );
             Fault::new(words).with_remedy("give --password-fd N, or a program in COS_ASKPASS")
         };
         if self.batch {
-            return Err(nobody());
+            return Err(unanswered());
         }
-        Terminal::open().map_err(|_| nobody())
+        Terminal::open().map_err(|_| unanswered())
     }
 
     /// Whether the user may be asked: not in batch mode, and no descriptor was named.
@@ -158,7 +158,7 @@ impl Asker {
             return Err(Fault::new(if interactive {
                 "there is no terminal to ask at"
             } else {
-                "no person is to be asked"
+                "no question is allowed (BatchMode=yes or --password-fd)"
             }));
         };
         loop {

@@ -162,7 +162,9 @@ pub enum Family {
 /// The program or subcommand that a command line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Personality {
-    /// `cos`, with subcommands.
+    /// `cos` before its subcommand.
+    Global,
+    /// `cos run`.
     Cos,
     /// rsh's: the program was called `cosrsh` or `rsh`.
     Rsh,
@@ -196,14 +198,15 @@ impl Personality {
         match Path::new(program).file_name().map(OsStr::as_bytes) {
             Some(b"cosrsh" | b"rsh") => Self::Rsh,
             Some(b"ssh") => Self::Ssh,
-            _ => Self::Cos,
+            _ => Self::Global,
         }
     }
 
     /// Returns the program as it is called for this personality.
     pub(super) const fn program(self) -> &'static str {
         match self {
-            Self::Cos => "cos",
+            Self::Global => "cos",
+            Self::Cos => "cos run",
             Self::Rsh => "cosrsh",
             Self::Ssh => "ssh",
             Self::Gui => "cos gui",

@@ -42,7 +42,7 @@ pub(super) fn walk(call: &Call) -> Result<u8, Fault> {
     let of_family = |a: &SocketAddr| call.family.is_none_or(|f| (f == Family::V4) == a.is_ipv4());
     let addresses: Vec<SocketAddr> = found.filter(of_family).collect();
     if addresses.is_empty() {
-        let words = "it has no address of the family that was asked for";
+        let words = "it has no address of the requested family";
         return Err(Fault::new(words));
     }
     let dialing = Dialing::begin(&addresses, Times::of(call)).to_any_port();

@@ -18,8 +18,8 @@ use crate::protocol::prompt::{Answers, Asks, Text};
 use crate::sys::client_terminal::Terminal;
 
 /// The manager gave the name with the password (seed 002, steps 18 and 24).
-const NAME_UNUSED: &str = "--name is not used: it asks for an activation password, and the name is the one \
-    that its administrator gave with it, or USER@ADDRESS with the backdoor password";
+const NAME_UNUSED: &str =
+    "--name is not used: the host asks for an activation password, which determines the name";
 
 /// Answers the inner door of a host.
 pub struct Door<'a> {
@@ -73,7 +73,7 @@ impl<'a> Door<'a> {
     ) -> Result<Answers, Fault> {
         let (prompt, before) = texts
             .split_last()
-            .ok_or_else(|| Fault::new("it asks nothing"))?;
+            .ok_or_else(|| Fault::new("it sent a prompt without a question"))?;
         let (host, enrolment) = (self.host, &self.enrolment);
         let reply = match (&mut self.by, by) {
             (By::Person(may_ask), by) => {
@@ -92,7 +92,7 @@ impl<'a> Door<'a> {
                 before.iter().for_each(asker::tell);
                 let mut terminal = asker.person().ok_or_else(|| {
                     Fault::new(
-                        "it asks for a name, and there is nobody to type one; give --name NAME",
+                        "it asks for a name, but there is no terminal (or BatchMode=yes); give --name NAME",
                     )
                 })?;
                 type_name(&mut terminal, &prompted(host, prompt), line)

@@ -27,7 +27,7 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
-            "it is reached by {}, which knows no machines",
+            "it is reached by {}, which cannot register machines",
             route.entry.method
         )));
     }
@@ -56,7 +56,7 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         Answer::Accepted(accepted) => {
             let words = match talk.asked() {
                 Some(_) => format!("{} has registered this machine: {id}\n", call.host),
-                None => format!("{} lets this machine in already: {id}\n", call.host),
+                None => format!("{} already allows this machine: {id}\n", call.host),
             };
             // Once accepted, the machine is registered. Print this before the session, which ends
             // at once and closes standard output.

@@ -120,16 +120,21 @@ const fn valued(name: &'static str, value: &'static str, rule: Rule, help: &'sta
     }
 }
 
-const VERBOSE: Flag = flag("v", "", Rule::Verbose, "tell each step on standard error");
+const VERBOSE: Flag = flag("v", "", Rule::Verbose, "report each step on standard error");
 const PORT: Flag = flag(
     "p",
     "PORT",
     Rule::Port,
-    "the port; without it the host table's, that of cosserver in /etc/services, or 9002",
+    "port (default: the host table's, that of cosserver in /etc/services, or 9002)",
 );
-const NO_INPUT: Flag = flag("n", "", Rule::NoInput, "no standard input: its end at once");
-const V4: Flag = flag("4", "", Rule::V4, "IPv4 addresses alone");
-const V6: Flag = flag("6", "", Rule::V6, "IPv6 addresses alone");
+const NO_INPUT: Flag = flag(
+    "n",
+    "",
+    Rule::NoInput,
+    "no standard input: end of file at once",
+);
+const V4: Flag = flag("4", "", Rule::V4, "use only IPv4 addresses");
+const V6: Flag = flag("6", "", Rule::V6, "use only IPv6 addresses");
 const HELP: Flag = Flag {
     letter: "h",
     ..long("help", Rule::Help, "print this help")
@@ -142,27 +147,26 @@ const VERSION: Flag = Flag {
 /// The flags of a command line, in groups.
 pub(super) type Table = &'static [&'static [Flag]];
 
-/// The flags around a host that `cos run`, `cosrsh` and `ssh` share.
+const OPTION: Flag = flag("o", "KEY=VALUE", Rule::Setting, "option in ssh's form");
+
+/// The flags around a host that `cos run`, `cosrsh` and `ssh` share. The common ones come first.
 const COMMAND: &[Flag] = &[
     flag(
         "l",
         "USER",
         Rule::User,
-        "run as this user there; also USER@HOST",
+        "run the command as this user; also USER@HOST",
     ),
     PORT,
     NO_INPUT,
-    V4,
-    V6,
     VERBOSE,
     flag(
-        "o",
-        "KEY=VALUE",
-        Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily,\n        \
-         SendEnv, SetEnv, BatchMode, BindAddress, BindInterface, ProxyJump, RemoteCommand, SessionType,\n        \
-         StdinNull, ForkAfterAuthentication, RequestTTY, LogLevel=QUIET; our own: Linger, JumpProgram",
+        "J",
+        "HOST[,HOST]...",
+        Rule::Jump,
+        "connect through these hosts, each [USER@]HOST[:PORT]; they see only ciphertext",
     ),
+    OPTION,
     flag(
         "f",
         "",
@@ -170,11 +174,19 @@ const COMMAND: &[Flag] = &[
         "go to the background once the host has accepted; no standard input",
     ),
     flag(
+        "s",
+        "",
+        Rule::Subsystem,
+        "COMMAND is the name of a subsystem there, such as sftp",
+    ),
+    flag(
         "E",
         "FILE",
         Rule::Log,
-        "append this program's own lines to the file",
+        "append this program's own messages to the file",
     ),
+    V4,
+    V6,
     flag("b", "ADDRESS", Rule::Bind, "connect from this address"),
     flag(
         "B",
@@ -183,22 +195,10 @@ const COMMAND: &[Flag] = &[
         "connect from this interface's address",
     ),
     flag(
-        "J",
-        "HOST[,HOST]...",
-        Rule::Jump,
-        "connect through these hosts, each [USER@]HOST[:PORT]; they see ciphertext alone",
-    ),
-    flag(
         "G",
         "",
         Rule::Probe,
-        "exit with status 0 (git asks so); called as ssh: print where the host is",
-    ),
-    flag(
-        "s",
-        "",
-        Rule::Subsystem,
-        "COMMAND is the name of a subsystem there, such as sftp",
+        "exit with status 0 (for git); called as ssh: print where the host is",
     ),
     HELP,
     VERSION,
@@ -225,19 +225,19 @@ const OF_SSH: &[Flag] = &[
         "T",
         "",
         Rule::NoTerminal,
-        "without a command: run the login shell even where standard input is a terminal",
+        "without a command: run the login shell even if standard input is a terminal",
     ),
     flag(
         "W",
         "HOST:PORT",
         Rule::StdioTo,
-        "connect standard input and output to that port, from there: \"cos connect\"",
+        "connect standard input and output to that port, from there, by \"cos connect\"",
     ),
     flag(
         "q",
         "",
         Rule::Quiet,
-        "do not tell that -t or -N is not honored",
+        "do not report that -t or -N is not honored",
     ),
     flag("t", "", Rule::Terminal, "not honored: there is no terminal"),
     flag(
@@ -302,59 +302,47 @@ pub(super) const GUI: &[Flag] = &[
         "display",
         "[HOST]:PORT",
         Rule::Display,
-        "GUI_HOST and GUI_PORT; without it those of this application, else this machine and 9003",
+        "GUI_HOST and GUI_PORT (default: those of this application, or this machine and 9003)",
     ),
     valued(
         "password-fd",
         "N",
         Rule::PasswordFd,
-        "read the answers from descriptor N, a line each; what the doors ask is not among them",
+        "read the answers of the login from descriptor N, one per line",
     ),
     long(
         "detach",
         Rule::Detach,
-        "leave the application running by itself",
+        "leave the application running, and exit",
     ),
     NO_INPUT,
+    VERBOSE,
+    OPTION,
     V4,
     V6,
-    VERBOSE,
-    flag(
-        "o",
-        "KEY=VALUE",
-        Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily,\n        \
-         SendEnv, SetEnv, BatchMode; our own: Linger",
-    ),
     HELP,
     VERSION,
 ];
 
 /// The flags around the host of `cos enrol`.
 pub(super) const ENROL: &[Flag] = &[
-    PORT,
     valued(
         "name",
         "NAME",
         Rule::Name,
-        "the name to be registered by, where the host asks for one",
+        "the name to register, if the host prompts for one",
     ),
+    PORT,
     valued(
         "password-fd",
         "N",
         Rule::PasswordFd,
         "read the activation password from descriptor N: its first line",
     ),
+    VERBOSE,
+    OPTION,
     V4,
     V6,
-    VERBOSE,
-    flag(
-        "o",
-        "KEY=VALUE",
-        Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), Port, HostName, AddressFamily,\n        \
-         BatchMode",
-    ),
     HELP,
     VERSION,
 ];
@@ -364,29 +352,19 @@ pub(super) const KEY: &[Flag] = &[
     long(
         "json",
         Rule::Json,
-        "as JSON: the ID, the public key and its file",
+        "print JSON: the ID, the public key and its file",
     ),
     HELP,
     VERSION,
 ];
 
 /// The flags of `cos connect`.
-pub(super) const CONNECT: &[Flag] = &[
-    V4,
-    V6,
-    flag(
-        "o",
-        "KEY=VALUE",
-        Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), AddressFamily",
-    ),
-    HELP,
-    VERSION,
-];
+pub(super) const CONNECT: &[Flag] = &[OPTION, V4, V6, HELP, VERSION];
 
 /// Returns the flags of a personality, around the host if there is one.
 pub(super) const fn of(personality: Personality) -> Table {
     match personality {
+        Personality::Global => COS,
         Personality::Cos => &[COMMAND, RUN_OVER],
         Personality::Rsh => &[COMMAND, OF_SSH, L_OF_RSH],
         Personality::Ssh => &[COMMAND, OF_SSH, L_OF_SSH],
@@ -403,7 +381,7 @@ pub(super) const COS: Table = &[&[
         "C",
         "DIR",
         Rule::Folder,
-        "the configuration folder; else COS_CONFIG_DIR, or /etc/cosserver for root, ~/.config/cosserver for others",
+        "configuration folder (else COS_CONFIG_DIR; root: /etc/cosserver; others: ~/.config/cosserver)",
     ),
     VERBOSE,
     HELP,

@@ -186,7 +186,7 @@ impl<'a> Greeted<'a> {
         if record.len().saturating_sub(LENGTH_BYTES) > most {
             let environment = question.asked.environment.iter();
             let longest = environment.max_by_key(|(_, value)| value.len());
-            let words = format!("it takes no request of more than {most} bytes");
+            let words = format!("the request is too long: it takes at most {most} bytes");
             return Err(match longest {
                 None => Fault::new(words),
                 Some((name, value)) => Fault::new(format!(
@@ -217,7 +217,7 @@ impl<'a> Greeted<'a> {
             match answer {
                 wire_answer::Answer::SendCommand => {
                     let rest = follows.take().ok_or_else(|| {
-                        theirs_is_wrong(Malformed("it asks for a command that it has"))
+                        theirs_is_wrong(Malformed("it asks for a command that it already has"))
                     })?;
                     for piece in rest.chunks(COMMAND_PIECE) {
                         line.send_sealed(&mut sealer, piece)?;
@@ -238,7 +238,7 @@ impl<'a> Greeted<'a> {
                 wire_answer::Answer::Prompts { .. } => return Err(out_of_turn()),
                 wire_answer::Answer::Accept { .. } if follows.is_some() => {
                     return Err(theirs_is_wrong(Malformed(
-                        "it accepted a command that it had not",
+                        "it accepted a command that it had not received",
                     )));
                 }
                 wire_answer::Answer::Accept { proof, texts } => break (proof, texts),
@@ -266,7 +266,7 @@ impl<'a> Greeted<'a> {
         };
         if !right {
             return Err(theirs_is_wrong(Malformed(
-                "its proof is not that of our cookie",
+                "its proof does not match our cookie",
             )));
         }
         talk.welcome(&texts);
@@ -378,7 +378,7 @@ impl Line {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(e) if is_for_later(&e) => {
                     wait_for(&self.socket, PollFlags::POLLOUT, until).map_err(|_| {
-                        Fault::new(format!("{} takes no more of the request", self.peer))
+                        Fault::new(format!("{} stopped reading the request", self.peer))
                     })?;
                 }
                 Err(e) => return Err(self.hung_up(Kind::Answer, &plainly(&e))),
@@ -389,14 +389,14 @@ impl Line {
 
     fn preauth(&self, why: &str) -> Fault {
         Fault::new(format!(
-            "what answers at {} does not speak cosserver's protocol ({why}); is this its port?",
+            "{} does not speak cosserver's protocol ({why}); is this its port?",
             self.peer
         ))
     }
 
     fn silent(&self, due: Kind, within: Duration) -> Fault {
         let what = if due == Kind::ServerHello {
-            "the connection stands, but no hello came"
+            "connected, but no hello came"
         } else {
             "no answer to the request came"
         };
@@ -422,7 +422,7 @@ impl Line {
         let hint = if due == Kind::ServerHello {
             "before the handshake (too many connections, or this address is being rate-limited)"
         } else if due == Kind::Sealed {
-            "instead of going on: what it waited for may have come too late; its log says why"
+            "instead of going on: the answer may have come too late; its log says why"
         } else {
             "instead of answering; its log says why"
         };
@@ -441,7 +441,7 @@ fn out_of_turn() -> Fault {
 
 fn theirs_is_wrong(e: Malformed) -> Fault {
     Fault::new(format!(
-        "the answer is not one of the host whose key is pinned ({e})"
+        "the answer is not from the host whose key is pinned ({e})"
     ))
 }
 

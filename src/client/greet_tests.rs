@@ -138,5 +138,5 @@ fn an_answer_after_the_command_has_its_time_too() {
 #[test]
 fn a_host_that_takes_nothing_of_the_command_has_its_time() {
     let said = ask(Until::Deaf, 1 << 20);
-    assert_eq!(said, "HOST takes no more of the request");
+    assert_eq!(said, "HOST stopped reading the request");
 }

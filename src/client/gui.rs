@@ -39,7 +39,7 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
-            "it is reached by {}, which starts no application",
+            "it is reached by {}, which cannot start applications",
             route.entry.method
         )));
     }
@@ -81,7 +81,7 @@ fn display(call: &Call) -> Result<(Display, bool), Fault> {
         (Some(host), Some(port)) => {
             let port = port.parse().map_err(|_| {
                 Fault::new(format!(
-                    "GUI_PORT={} is no port; unset it, or give --display",
+                    "GUI_PORT={} is not a port; unset it, or give --display",
                     quoted(&port)
                 ))
             })?;

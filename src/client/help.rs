@@ -3,9 +3,27 @@
 use super::call::Personality;
 use super::flags::{self, Rule, Table};
 
+/// The width of the column of flags, and of that of subcommands.
+const FLAG_WIDTH: usize = 22;
+const SUBCOMMAND_WIDTH: usize = 9;
+
+/// The subcommands of `cos`, each with its line in the overview.
+pub(super) const SUBCOMMANDS: [(&str, &str); 6] = [
+    ("run", "run a command on another host"),
+    (
+        "gui",
+        "log in to another host and start an application that displays here",
+    ),
+    ("enrol", "register this machine at another host"),
+    ("key", "show this machine's ID"),
+    ("connect", "connect standard input and output to a TCP port"),
+    ("help", "show this help, or that of a subcommand"),
+];
+
 /// Returns the usage line.
 pub(super) const fn usage(personality: Personality) -> &'static str {
     match personality {
+        Personality::Global => "usage: cos [-C DIR] [-v] SUBCOMMAND [ARGUMENT]...",
         Personality::Cos => {
             "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND..."
         }
@@ -23,89 +41,122 @@ pub(super) const fn usage(personality: Personality) -> &'static str {
 /// Returns what the program or the subcommand is for.
 const fn purpose(personality: Personality) -> &'static str {
     match personality {
+        Personality::Global => "Runs commands and applications on other hosts.\n",
         Personality::Cos => {
-            "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
-             \"cos gui --help\" tells how to start an application there, \"cos enrol --help\" how to have\n\
-             this machine registered there, \"cos key --help\" how to show its ID, \"cos connect --help\"\n\
-             how to reach a port.\n"
+            "Runs a command on another host, with its standard input, output and error here, and exits\n\
+             with its status.\n"
         }
         Personality::Rsh | Personality::Ssh => {
-            "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
-             Without a command the login shell there reads commands from standard input, which must\n\
-             not be a terminal then.\n"
+            "Runs a command on another host, with its standard input, output and error here, and exits\n\
+             with its status. Without a command, the login shell there reads commands from standard\n\
+             input, which must not be a terminal then.\n\
+             The configuration folder is that of COS_CONFIG_DIR.\n"
         }
         Personality::Connect => {
-            "Connects standard input and output to a TCP port. \"cos run -J\" has the hosts in between\n\
-             run it. PORT is that of cosserver where it is not given.\n"
+            "Connects standard input and output to a TCP port. \"cos run -J\" runs it on the intermediate\n\
+             hosts. The default PORT is that of cosserver.\n"
         }
         Personality::Gui => {
             "Logs in to another host and starts an application there, which displays here: it gets\n\
-             GUI_HOST and GUI_PORT. Questions are answered from --password-fd, by the program that\n\
+             GUI_HOST and GUI_PORT. Prompts are answered from --password-fd, by the program that\n\
              COS_ASKPASS names, or at the terminal. Inside such an application (GUI_HOST and GUI_PORT\n\
-             are set) a host of the host table is asked without a password.\n"
+             are set), a host of the host table is called without a password.\n"
         }
         Personality::Enrol => {
-            "Has this machine registered at another host, whose doors let in known machines alone. The\n\
-             host asks for a name or for an activation password, which its administrator gives, or for\n\
-             nothing where it lets this machine in already. The name comes from --name or from the\n\
-             terminal; the password from --password-fd, from the program that COS_ASKPASS names, or\n\
-             from the terminal.\n"
+            "Registers this machine at another host that allows only known machines. The host prompts\n\
+             for a name or for an activation password, which its administrator gives, or for nothing if\n\
+             it allows this machine already. The name comes from --name or from the terminal; the\n\
+             password from --password-fd, from the program that COS_ASKPASS names, or from the terminal.\n"
         }
         Personality::Key => {
-            "Prints this machine's ID, by which the doors of other hosts know it: the fingerprint of its\n\
-             key, machine.key in the configuration folder, which is made where there is none yet.\n"
+            "Prints this machine's ID, by which other hosts know it: the fingerprint of its key,\n\
+             machine.key in the configuration folder. The key is created if there is none.\n"
         }
+    }
+}
+
+/// Returns the keys of `-o`.
+const fn option_keys(personality: Personality) -> &'static str {
+    match personality {
+        Personality::Cos | Personality::Rsh | Personality::Ssh => {
+            "\nKeys of -o, as in ssh:\n  \
+             ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily, SendEnv,\n  \
+             SetEnv, BatchMode, BindAddress, BindInterface, ProxyJump, RemoteCommand, SessionType, StdinNull,\n  \
+             ForkAfterAuthentication, RequestTTY, LogLevel=QUIET; not in ssh: Linger, JumpProgram\n"
+        }
+        Personality::Gui => {
+            "\nKeys of -o, as in ssh:\n  \
+             ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily, SendEnv,\n  \
+             SetEnv, BatchMode; not in ssh: Linger\n"
+        }
+        Personality::Enrol => {
+            "\nKeys of -o, as in ssh:\n  \
+             ConnectTimeout (10 s), ServerAliveInterval (60 s), Port, HostName, AddressFamily, BatchMode\n"
+        }
+        Personality::Connect => {
+            "\nKeys of -o, as in ssh:\n  \
+             ConnectTimeout (10 s), ServerAliveInterval (60 s), AddressFamily\n"
+        }
+        Personality::Global | Personality::Key => "",
     }
 }
 
 /// Returns what the signals do, and the exit status.
 const fn ending(personality: Personality) -> &'static str {
     match personality {
+        Personality::Global => {
+            "\nExit status: that of the command; 128 + n if signal n ended it; 0 for a subcommand without a\n\
+             command; 255 if cos itself failed, with the reason on standard error.\n\
+             \"cos SUBCOMMAND --help\" lists the flags of a subcommand.\n"
+        }
         Personality::Cos | Personality::Gui | Personality::Rsh | Personality::Ssh => {
-            "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host does not answer one of\n\
-             them for 5 seconds, this program ends, and the host hangs the command up. A second SIGTERM or\n\
+            "\nSIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. If the host does not answer one of\n\
+             them for 5 seconds, this program ends, and the host hangs up the command. A second SIGTERM or\n\
              SIGHUP ends it at once, and the first one after 60 seconds in any case.\n\
-             Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\
-             for what failed here.\n"
+             Exit status: that of the command; 128 + n if signal n ended it; 255 if this program failed,\n\
+             with the reason on standard error.\n"
         }
         Personality::Enrol | Personality::Key | Personality::Connect => {
-            "Exit status: 0; 255 and a line on standard error for what failed.\n"
+            "\nExit status: 0; 255 if it failed, with the reason on standard error.\n"
         }
     }
 }
 
 /// Where to find the reason of a refusal.
-const DENIED: &str = "A refusal has a reference: on that host, journalctl -t cosserver or /var/log/auth.log has the reason\n\
-     under it.\n";
+const DENIED: &str = "If a host denies access, it gives a reference: on that host, journalctl -t cosserver or\n\
+     /var/log/auth.log has the reason under it.\n";
 
 /// Returns the whole help.
 pub(super) fn help(personality: Personality) -> String {
-    let before = match personality {
-        Personality::Rsh | Personality::Ssh => {
-            "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned()
+    let (own, before) = (flag_lines(flags::of(personality)), flag_lines(flags::COS));
+    let flags = match personality {
+        Personality::Global => {
+            let lines = SUBCOMMANDS.map(|(name, what)| entry(name, SUBCOMMAND_WIDTH, what));
+            let subcommands = lines.concat();
+            ["\nSubcommands:\n", &subcommands, "\nGlobal flags:\n", &own].concat()
         }
+        Personality::Rsh | Personality::Ssh => ["\nFlags:\n", &own].concat(),
         Personality::Cos
         | Personality::Gui
         | Personality::Enrol
         | Personality::Key
-        | Personality::Connect => {
-            let behind = if personality == Personality::Key {
-                "Behind it:\n"
-            } else {
-                "Around the host:\n"
-            };
-            ["Before the subcommand:\n", &flag_lines(flags::COS), behind].concat()
-        }
+        | Personality::Connect => [
+            "\nFlags:\n",
+            &own,
+            "\nGlobal flags, before the subcommand:\n",
+            &before,
+        ]
+        .concat(),
     };
     [
         usage(personality),
         "\n",
         purpose(personality),
-        &before,
-        &flag_lines(flags::of(personality)),
+        &flags,
+        option_keys(personality),
         ending(personality),
         match personality {
-            Personality::Key | Personality::Connect => "",
+            Personality::Global | Personality::Key | Personality::Connect => "",
             Personality::Cos
             | Personality::Gui
             | Personality::Enrol
@@ -116,10 +167,15 @@ pub(super) fn help(personality: Personality) -> String {
     .concat()
 }
 
+/// Returns one line of a list: a name, padded to the width of its column, and its meaning.
+fn entry(name: &str, width: usize, what: &str) -> String {
+    format!("  {name:<width$} {what}\n")
+}
+
 /// Returns a table's lines of help. Ignored flags share one line, and so do refused flags.
 fn flag_lines(table: Table) -> String {
     let mut text = String::new();
-    let (mut over, mut refused) = (Vec::new(), Vec::new());
+    let (mut ignored, mut refused) = (Vec::new(), Vec::new());
     for f in table.iter().copied().flatten() {
         let mut names = Vec::new();
         for (dashes, name) in [("-", f.letter), ("--", f.long)] {
@@ -129,22 +185,22 @@ fn flag_lines(table: Table) -> String {
         }
         let mut shown = names.join(", ");
         if matches!(f.rule, Rule::ForSsh | Rule::PassedOver | Rule::Compress) {
-            over.push(shown);
+            ignored.push(shown);
         } else if matches!(f.rule, Rule::Refused | Rule::Forwarding | Rule::Query) {
             refused.push(shown);
         } else {
             if !f.value.is_empty() {
                 shown = [&shown, " ", f.value].concat();
             }
-            text.push_str(&["  ", &shown, "\n        ", f.help, "\n"].concat());
+            text.push_str(&entry(&shown, FLAG_WIDTH, f.help));
         }
     }
     for (flags, what) in [
-        (over, "taken and passed over, with their values"),
-        (refused, "refused, but with method=ssh"),
+        (ignored, "Ignored, with their values:"),
+        (refused, "Refused, unless the host table says method=ssh:"),
     ] {
         if !flags.is_empty() {
-            text.push_str(&["  ", &flags.join(", "), "\n        ", what, "\n"].concat());
+            text.push_str(&["\n", what, "\n  ", &flags.join(", "), "\n"].concat());
         }
     }
     text

@@ -22,7 +22,7 @@ pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
         // The caller's own key would be taken for that of the folder.
         let user = User::from_uid(owner).ok().flatten();
         let user = user.map_or_else(|| owner.to_string(), |user| user.name);
-        let words = format!("the key of {} is {user}'s", table.dir.display());
+        let words = format!("the key of {} belongs to {user}", table.dir.display());
         return Err(Fault::new(words).with_remedy(format!("run it as {user}")));
     }
     let key = keys::own_machine_key(&paths)?.public;

@@ -51,7 +51,7 @@ pub(super) fn meet<'a>(
         reporter.step(|| format!("connected to {}", dialed.peer));
         let greeted = Greeted::wait(dialed, hello)?;
         let key = greeted.host_key().copied();
-        let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
+        let key = key.ok_or_else(|| Fault::new("it did not send its key"))?;
         Ok((greeted, key))
     };
     let (mut greeted, key) = greet()?;
@@ -62,7 +62,7 @@ pub(super) fn meet<'a>(
         pins.extend(known_hosts::pins(paths, &route.entry.name)?);
     }
     let prepared = Prepared::for_initiator(&machine, &key)
-        .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
+        .map_err(|m| Fault::new(format!("the key that it shows is invalid: {m}")))?;
     let is_new = !pins.contains(&key);
     reporter.step(|| {
         let known = if is_new { "not pinned" } else { "pinned" };
@@ -77,7 +77,7 @@ pub(super) fn meet<'a>(
         (greeted, now) = greet()?;
         if now != key {
             return Err(Fault::new(format!(
-                "it showed the key {} before, and now {}; somebody may be in between. Nothing was sent",
+                "HOST KEY CHANGED: it showed {} first, and now {} (possible attack). Nothing was sent",
                 keys::fingerprint(&key),
                 keys::fingerprint(&now)
             )));
@@ -122,17 +122,17 @@ fn check_key(
         return Err(Fault::of(
             &file,
             format!(
-                "THE KEY OF {name} HAS CHANGED: it shows {}, and {} is pinned; somebody may be in between. \
-                 Nothing was sent. If its administrator says that the key is new, take the line of {name} out",
+                "HOST KEY CHANGED: {name} shows {}, but {} is pinned (possible attack). \
+                 Nothing was sent. If its administrator confirms the new key, remove the line of {name}",
                 keys::fingerprint(key),
                 keys::fingerprint(pinned)
             ),
         ));
     }
     let question = format!(
-        "The key of {} is not known here. It shows the fingerprint\n  {}\n\
-         Compare it: \"cosadm check\" on that host prints it as that of host.key.\n\
-         Is it right, and to be pinned? (yes/no) ",
+        "The key of {} is not pinned here. Its fingerprint is\n  {}\n\
+         Compare it with what \"cosadm check\" on that host prints for host.key.\n\
+         Pin this key? (yes/no) ",
         call.host,
         keys::fingerprint(key)
     );
@@ -141,7 +141,7 @@ fn check_key(
             &file,
             format!(
                 "no key is pinned for {name}, which shows {} (fingerprint {}): {e}. Compare that with what \
-                 \"cosadm check\" on that host prints of host.key; then do it once at a terminal, \
+                 \"cosadm check\" on that host prints for host.key; then call it once at a terminal, \
                  or add the line \"{name} {}\"",
                 key.to_hex(),
                 keys::fingerprint(key),
@@ -150,7 +150,7 @@ fn check_key(
         )
     })?;
     if !agreed {
-        return Err(Fault::new("its key was not agreed to; nothing was sent"));
+        return Err(Fault::new("its key was rejected; nothing was sent"));
     }
     Ok(())
 }

@@ -76,7 +76,7 @@ fn compose_subsystem(
         words => {
             let line = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
             return Err(Fault::new(format!(
-                "-s: {} is no subsystem's name, such as sftp",
+                "-s: {} is not the name of a subsystem, such as sftp",
                 quoted(&line)
             )));
         }
@@ -189,7 +189,7 @@ fn environment(call: &Call) -> Result<Environment, Fault> {
         all.retain(|(other, _)| other != name);
         if all.len() == VARIABLES {
             return Err(Fault::new(format!(
-                "SetEnv: {name} cannot be sent: {VARIABLES} variables are the most"
+                "SetEnv: {name} cannot be sent: at most {VARIABLES} variables are allowed"
             )));
         }
         all.push((name.clone(), value.clone().into_bytes()));
@@ -228,7 +228,7 @@ fn passed_on(
         }
         if passed.len() == VARIABLES {
             return Err(Fault::new(format!(
-                "SendEnv: {} cannot be sent: {VARIABLES} variables are the most",
+                "SendEnv: {} cannot be sent: at most {VARIABLES} variables are allowed",
                 quoted(&name)
             )));
         }

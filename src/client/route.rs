@@ -74,8 +74,8 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
         return Ok((own, route));
     };
     let words = format!(
-        "{} is in neither {} nor {}; you add it to the one, or root to the other, by `cosadm host join FILE`, \
-         from an invitation that its administrator makes",
+        "{} is in neither {} nor {}; add it to the first, or as root to the second, by `cosadm host join FILE`, \
+         with an invitation from its administrator",
         call.host,
         own.table.hostinfo().display(),
         system.table.hostinfo().display()
@@ -275,7 +275,7 @@ impl Route {
                 }
                 let has = match &self.entry.addresses {
                     Addresses::ByName => "no addr=",
-                    Addresses::Listed(_) => "networks alone in addr=, which nobody can dial",
+                    Addresses::Listed(_) => "only networks in addr=, which cannot be dialled",
                 };
                 Fault::new(format!(
                     "its line in hostinfo has {has}, and its name does not resolve: {e}"
@@ -302,7 +302,7 @@ fn suits(family: Option<Family>, address: &IpAddr) -> bool {
 }
 
 fn no_such_family() -> Fault {
-    Fault::new("it has no address of the family that was asked for")
+    Fault::new("it has no address of the requested family")
 }
 
 #[cfg(test)]
@@ -379,7 +379,7 @@ mod tests {
         let table = "nowhere.invalid cos addr=10.0.0.0/8\nno.invalid cos\n";
         scratch.file("hostinfo", table, 0o644);
         for (name, words) in [
-            ("nowhere.invalid", "has networks alone in addr="),
+            ("nowhere.invalid", "has only networks in addr="),
             ("no.invalid", "has no addr=,"),
         ] {
             let route = find(&paths, name).unwrap();

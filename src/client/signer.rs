@@ -97,7 +97,7 @@ impl LocalSigner {
             },
         };
         let reply = Reply::decode(&reply);
-        match reply.map_err(|m| Fault::new(format!("the signer's answer is none: {m}")))? {
+        match reply.map_err(|m| Fault::new(format!("the signer's answer is invalid: {m}")))? {
             Reply::Signed(signed) => {
                 self.cookies.set(signed.cookies);
                 Ok(signed)
@@ -124,7 +124,7 @@ impl LocalSigner {
                 return Err(e);
             }
             if Instant::now() + pause >= until {
-                let words = "the signer hangs up: too many call at the same time";
+                let words = "the signer closes the connection: too many calls at the same time";
                 return Err(io::Error::other(words));
             }
             std::thread::sleep(pause);
@@ -137,7 +137,7 @@ impl LocalSigner {
         // Only root's daemon or one that this user started may see the request.
         let uid = local::user_of(&socket)?;
         if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
-            let words = format!("user {uid} listens there, and neither root nor we");
+            let words = format!("user {uid} listens there, who is neither root nor this user");
             return Err(io::Error::other(words));
         }
         passing::send(socket.as_fd(), message, &[])?;

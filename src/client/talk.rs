@@ -117,7 +117,7 @@ impl<'a> Talk<'a> {
         self.rounds = self.rounds.saturating_add(1);
         if self.rounds > ROUNDS {
             return Err(Unanswered::Fault(Fault::new(format!(
-                "it asks more than {ROUNDS} times, which no login needs; it was given up"
+                "it asks more than {ROUNDS} times; cos gave up"
             ))));
         }
         for text in texts.iter().filter(|t| t.style.is_prompt()) {

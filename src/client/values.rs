@@ -28,7 +28,7 @@ impl Display {
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong = || {
             Fault::new(format!(
-                "{text:?} is no display; give HOST:PORT, [ADDRESS]:PORT or :PORT"
+                "{text:?} is not a display; give HOST:PORT, [ADDRESS]:PORT or :PORT"
             ))
         };
         let (host, digits) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -205,7 +205,7 @@ pub(super) fn machine_name(text: &str, whence: &str) -> Result<String, Fault> {
         return Ok(name.to_owned());
     };
     let name = words::quoted(name);
-    Err(Fault::new(format!("{whence} {name} is no name: {why}")))
+    Err(Fault::new(format!("{whence} {name} is not valid: {why}")))
 }
 
 /// Parses a descriptor's number. Standard output and standard error are rejected: they are the
@@ -215,14 +215,14 @@ pub(super) fn descriptor(text: &str) -> Result<i32, Fault> {
     let number = text.parse().ok().filter(|n| digits && *n != 1 && *n != 2);
     number.ok_or_else(|| {
         Fault::new(format!(
-            "--password-fd {text:?} is no descriptor to read from"
+            "--password-fd {text:?} is not a descriptor to read from"
         ))
     })
 }
 
 pub(super) fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
     words::port(text)
-        .ok_or_else(|| Fault::new(format!("{whence} {text:?} is no port; give 1 to 65535")))
+        .ok_or_else(|| Fault::new(format!("{whence} {text:?} is not a port; give 1 to 65535")))
 }
 
 /// The default of `-o ServerAliveInterval`, seconds.

@@ -257,7 +257,7 @@ fn a_changed_key_stops_everything() {
         assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
         let err = ended.err.concat();
         assert!(
-            err.contains("HAS CHANGED") && err.contains("Nothing was sent"),
+            err.contains("HOST KEY CHANGED") && err.contains("Nothing was sent"),
             "{err}"
         );
     }

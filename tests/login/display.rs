@@ -228,7 +228,7 @@ fn a_host_without_a_cookie_asks_for_the_password_and_the_display_is_inherited() 
     let mut command = l.gui("alice", "secret\n", &[], &["display"]);
     let ended = l.ended(command.env("GUI_HOST", "192.0.2.9").env("GUI_PORT", "x"));
     assert!(
-        ended.err.concat().contains("GUI_PORT=\"x\" is no port"),
+        ended.err.concat().contains("GUI_PORT=\"x\" is not a port"),
         "{ended:?}"
     );
 }
