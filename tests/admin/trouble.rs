@@ -152,7 +152,7 @@ const HARMS: &[Harm] = &[
     ("S: it can be written by everybody", |p| {
         chmod(&p.dir, 0o777)
     }),
-    ("cookies: others can look into it", |p| {
+    ("cookies: others can read it", |p| {
         chmod(&p.cookies(), 0o755)
     }),
     ("hosta.in: it is a secret", |p| {
