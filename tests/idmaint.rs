@@ -262,7 +262,7 @@ fn users_are_deleted_and_excluded() {
     menu.answers("Add to Exclude List? (Y/N) ", "Y");
     menu.sees("carl is deleted and excluded.");
     menu.sees("Its existing sessions continue, and `cosadm");
-    menu.sees(&format!("exclude add {} --now` hangs it up", id(3)));
+    menu.sees(&format!("exclude add {} --now` hangs them up", id(3)));
     menu.answers(CHOICE, "x");
     let list = menu.answers("Your choice (Enter returns): ", "D");
     assert!(list.contains("1 carl ") && !list.contains("bert"), "{list}");

@@ -22,7 +22,7 @@ pub(super) fn confirm(paths: &Paths, why: &std::io::Error) -> Result<(), Fault> 
     let pid = fs::read_to_string(paths.pid_file()).unwrap_or_default();
     let number = pid.trim().parse::<u32>();
     let which = number.map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
-    let words = format!("the daemon{which} runs but cannot be reached: {why}");
+    let words = format!("the daemon{which} runs and cannot be reached: {why}");
     let remedy = "to hang up its sessions: restart the daemon";
     Err(Fault::of(&paths.control(), words).with_remedy(remedy))
 }

@@ -153,7 +153,7 @@ impl Report<'_> {
                     self.add(
                         Level::Problem,
                         path.display(),
-                        "others can read it; chmod 700 makes it safe",
+                        "others can access it; chmod 700 makes it safe",
                     );
                 }
                 Ok(_) => self.right(&path, words),
