@@ -427,8 +427,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     // As after installation.
     let told = s.tells(&["sestab", "level", "2"]);
     assert!(
-        told.contains("the include list is empty: hosts of hostinfo")
-            && told.contains("no others"),
+        told.contains("the include list is empty: hosts of hostinfo") && told.contains("no others"),
         "{told}"
     );
     assert_eq!(s.json(&["door", "status"])["outer_door"], "closed");
@@ -818,7 +817,10 @@ fn check_says_whom_the_doors_let_in() {
     assert!(!check(&s).contains("warning  doors"));
     s.good(&["door", "open"]);
     let told = check(&s);
-    for words in ["open in build mode", "backdoor password: anyone who guesses"] {
+    for words in [
+        "open in build mode",
+        "backdoor password: anyone who guesses",
+    ] {
         let line = told
             .lines()
             .find(|l| l.contains(words))
@@ -877,7 +879,10 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     s.good(&["sestab", "list"]);
     let told = s.tells(&["door", "open"]);
     assert!(told.contains("new machines are denied"), "{told}");
-    assert!(s.good(&["init"]).contains("created again: no machine is authorized"));
+    assert!(
+        s.good(&["init"])
+            .contains("created again: no machine is authorized")
+    );
     assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
     // The outer door as well.
     fs::remove_file(cosserver::registry::Outer::path(&s.paths())).unwrap();
@@ -890,7 +895,10 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
         checked.contains("gone, and with it who is excluded"),
         "{checked}"
     );
-    assert!(s.good(&["init"]).contains("created again: no machine is excluded"));
+    assert!(
+        s.good(&["init"])
+            .contains("created again: no machine is excluded")
+    );
 }
 
 /// A command reports what it leaves undone, and the command for it.

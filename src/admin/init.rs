@@ -53,7 +53,10 @@ pub(super) fn make_first(paths: &Paths, out: &Out) -> Result<(), Fault> {
     let mut report = String::new();
     let made = make(paths, &mut report);
     if made.is_ok() {
-        out.tell(format!("{} was created, with its keys", paths.dir.display()));
+        out.tell(format!(
+            "{} was created, with its keys",
+            paths.dir.display()
+        ));
     }
     report.lines().for_each(|line| out.detail(line));
     made.map_err(|fault| fault.while_doing("the configuration folder is not complete"))

@@ -96,8 +96,20 @@ mod tests {
         };
         for (level, settings, waiting, word, words) in [
             (Level::Off, &none, false, "in", "only the exclude list"),
-            (Level::Open, &none, false, "refused", "no activation password"),
-            (Level::Open, &none, true, "password", "for an activation password"),
+            (
+                Level::Open,
+                &none,
+                false,
+                "refused",
+                "no activation password",
+            ),
+            (
+                Level::Open,
+                &none,
+                true,
+                "password",
+                "for an activation password",
+            ),
             (
                 Level::Open,
                 &backdoor,

@@ -65,12 +65,10 @@ const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are still all
 /// Explains why the outer door is not closed while no machine is authorized.
 fn over_nobody(paths: &Paths, level: Level) -> Fault {
     let add = paths.cosadm("machine add ID --name NAME");
-    let why = format!(
-        "no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}"
-    );
+    let why =
+        format!("no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}");
     if level == Level::Closed {
-        let words =
-            format!("the outer door remains closed: {why}. {add} authorizes a machine");
+        let words = format!("the outer door remains closed: {why}. {add} authorizes a machine");
         return Fault::new(words);
     }
     let otp = paths.cosadm("otp add NAME");

@@ -102,7 +102,10 @@ pub(super) fn of_no_use(paths: &Paths, doors: &Both) -> Result<Option<String>, F
             "build mode is on: an unknown machine is prompted for a name, not for a password",
             "settings set build-mode no",
         ),
-        Level::Closed => ("the outer door is closed: no machine can register", "door open"),
+        Level::Closed => (
+            "the outer door is closed: no machine can register",
+            "door open",
+        ),
         Level::Off => (
             "the level is 0: no machine is prompted for a password",
             "door open",
