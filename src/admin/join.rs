@@ -224,9 +224,9 @@ fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Resul
     Err(Fault::of(
         &paths.known_hosts(),
         format!(
-            "another key is pinned for {name}: fingerprint {}, and on the card is {}. Either the host has a new key, \
-             or the card is of another host or forged. Ask its administrator (`cosadm check` there shows it); \
-             --replace-key takes the new one, --name gives the host another name",
+            "HOST KEY CHANGED: for {name}, fingerprint {} is pinned, and the card has {}. Either the host has a new \
+             key, or the card is another host's or forged. Ask its administrator (`cosadm check` there shows the \
+             key); --replace-key pins the new one, --name gives the host another name",
             keys::fingerprint(other),
             keys::fingerprint(&card.key)
         ),
