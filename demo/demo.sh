@@ -139,7 +139,7 @@ cosadm_says -C A init >/dev/null
 echo "  \$ cosadm -C S host invite hosta --addr 127.0.0.1 --run-as $me > card"
 cosadm_says -C S host invite hosta --addr 127.0.0.1 --run-as "$me" >card
 sed 's/^/    /' said
-echo '  (carry the card to the client by a safe way: scp, paper)'
+echo '  (transfer the card to the client securely: scp, paper)'
 echo '  $ cosadm -C A host join card --name hostb'
 cosadm_says -C A host join card --name hostb >/dev/null
 sed 's/^/    /' said

@@ -329,7 +329,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
         cosadm(&["host", "list", "--json"]),
         cosadm(&["host", "show", "hosta"]),
     ] {
-        assert!(told.contains("denied by the doors"), "{told}");
+        assert!(told.contains("denied by the registry"), "{told}");
         assert!(told.contains(&format!("machine add {id}")), "{told}");
     }
     // At level 1 it is denied as well, also while a one-time password is waiting for it.
@@ -337,7 +337,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     for (reason, password) in [
         ("its machine was deleted from the inner door", "x"),
         (
-            "its machine was deleted; it must register anew (cos enrol), or ",
+            "its machine was deleted; it must register again (cos enrol), or ",
             "y",
         ),
     ] {
@@ -354,7 +354,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
             assert!(!told.contains("ok       host hosta"), "{told}");
         }
         for told in [cosadm(&["door", "status"]), checked(&d)] {
-            let words = "known from then on, unless it was deleted or excluded";
+            let words = "registered, unless deleted or excluded";
             assert!(told.contains(words), "{told}");
         }
         cosadm(&["otp", "add", password]);

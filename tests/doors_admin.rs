@@ -37,7 +37,7 @@ fn machines_are_added_listed_renamed_and_deleted() {
     let grouped = format!("{} {}", &B[..16], &B[16..]).to_uppercase();
     let told = s.tells(&["machine", "add", &grouped, "--name", "attic", "--local"]);
     assert!(
-        told.contains("door is closed, and includes it now"),
+        told.contains("door is closed, so it is now on the include list"),
         "{told}"
     );
     let again = s.json(&["machine", "add", A, "--name", "Reception"]);
@@ -192,18 +192,18 @@ fn a_host_that_is_deleted_is_named() {
     assert_eq!(s.json(&["machine", "delete", &machine])["host"], "hosta");
     s.good(&["machine", "add", &machine, "--name", "hosta"]);
     let told = s.tells(&["machine", "delete", &machine]);
-    let again = format!("machine add {machine} --name hosta` lets it in again");
+    let again = format!("machine add {machine} --name hosta` allows it again");
     assert!(
         told.contains("host hosta in hostinfo") && told.contains(&again),
         "{told}"
     );
     assert!(
-        told.contains("unless it registers anew while the outer door is open"),
+        told.contains("unless it registers again while the outer door is open"),
         "{told}"
     );
     s.good(&["machine", "add", &machine, "--name", "hosta"]);
     let told = s.tells(&["machine", "delete", &machine, "--exclude"]);
-    let again = format!("machine add {machine} --name hosta` let it in again");
+    let again = format!("machine add {machine} --name hosta` allow it again");
     assert!(
         told.contains(&format!("exclude delete {machine}` and ")) && told.contains(&again),
         "{told}"
@@ -228,7 +228,7 @@ fn the_excluded_are_listed_and_let_go() {
     // Open connections are not hung up, and the message says so.
     let told = s.tells(&["exclude", "add", B]);
     let now = format!(
-        "goes on, and `cosadm -C {} exclude add {B} --now`",
+        "sessions continue, and `cosadm -C {} exclude add {B} --now`",
         s.dir.display()
     );
     assert!(told.contains(&now), "{told}");
@@ -325,7 +325,7 @@ fn one_time_passwords_are_made_chosen_and_deleted() {
         (40, 1),
         "{password}"
     );
-    assert!(told.contains("nobody can register until"), "{told}");
+    assert!(told.contains("no machine can register until"), "{told}");
     let made = s.json(&["otp", "add", "Attic"]);
     assert_eq!(
         (&made["name"], &made["generated"]),
@@ -400,7 +400,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     let s = Host::new();
     let told = s.bad(1, &["door", "close"]);
     assert!(
-        told.contains("is closed, as it was") && told.contains("machine add ID"),
+        told.contains("remains closed") && told.contains("machine add ID"),
         "{told}"
     );
     assert!(
@@ -409,7 +409,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     );
     let told = s.tells(&["door", "open"]);
     assert!(
-        told.contains("no password by which it could register"),
+        told.contains("unknown machines: denied (no activation password is set)"),
         "{told}"
     );
     for words in ["otp add NAME`", "build-mode yes`", "machine add ID"] {
@@ -418,7 +418,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     let told = s.bad(1, &["door", "close"]);
     for words in [
         "is not closed: no machine is authorized",
-        "lock everybody out; hosts of hostinfo that prove their cookie are let in",
+        "would deny every machine; hosts of hostinfo that prove their cookie are still allowed",
         "sestab level 2` closes",
     ] {
         assert!(told.contains(words), "{told}");
@@ -427,8 +427,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     // As after installation.
     let told = s.tells(&["sestab", "level", "2"]);
     assert!(
-        told.contains("the include list is empty: hosts of hostinfo")
-            && told.contains("nobody else"),
+        told.contains("the include list is empty: hosts of hostinfo") && told.contains("no others"),
         "{told}"
     );
     assert_eq!(s.json(&["door", "status"])["outer_door"], "closed");
@@ -463,7 +462,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     let words = s.good(&["door", "status"]);
     assert!(
         words.contains("1 authorized machine is not on the include list")
-            && words.contains("closing it again takes it over"),
+            && words.contains("closing it again adds it"),
         "{words}"
     );
     s.good(&["door", "close"]);
@@ -480,7 +479,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
         "{words}"
     );
     assert!(
-        words.contains("is asked for an activation password"),
+        words.contains("prompted for an activation password"),
         "{words}"
     );
     s.good(&["settings", "set", "build-mode", "yes"]);
@@ -531,7 +530,7 @@ fn settings_are_set_and_shown() {
         (
             "build-mode",
             "yes",
-            "build mode is on now; the level is 2: ",
+            "build mode is on now; outer door: closed; ",
         ),
         ("build-mode", "no", "build mode is off now; "),
         ("remote-only", "no", "remote-only is off now; "),
@@ -610,7 +609,7 @@ fn the_inner_door_is_moved() {
     let shared = shared.to_str().unwrap();
     let told = s.tells(&["settings", "set", "folder", shared]);
     assert!(
-        told.contains("where it was made") && told.contains("did not come along"),
+        told.contains("which was created") && told.contains("not copied"),
         "{told}"
     );
     assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
@@ -619,10 +618,10 @@ fn the_inner_door_is_moved() {
     // Another host on the same directory.
     let t = Host::new();
     let told = t.tells(&["settings", "set", "folder", shared]);
-    assert!(told.contains("as it was there"), "{told}");
+    assert!(told.contains("which existed already"), "{told}");
     assert_eq!(t.json(&["machine", "list"])["machines"][0]["id"], B);
     let told = t.tells(&["settings", "set", "folder", "default"]);
-    assert!(told.contains("did not come along"), "{told}");
+    assert!(told.contains("not copied"), "{told}");
     assert_eq!(t.json(&["door", "status"])["authorized"], 0);
     // A directory that others can write is rejected, and nothing changes.
     let open = s.folder("open", 0o777);
@@ -662,13 +661,13 @@ fn the_ten_calls_of_the_session_table() {
     let s = Host::new();
     let told = s.bad(1, &["sestab", "enable", "I"]);
     assert!(
-        told.contains("include list is empty") && told.contains("is closed, as it was"),
+        told.contains("include list is empty") && told.contains("remains closed"),
         "{told}"
     );
     s.good(&["sestab", "level", "1"]);
     let told = s.bad(1, &["sestab", "enable", "I"]);
     assert!(
-        told.contains("lock everybody out") && told.contains("sestab level 2"),
+        told.contains("would deny every machine") && told.contains("sestab level 2"),
         "{told}"
     );
     assert_eq!(s.good(&["sestab", "level"]), "1\n");
@@ -773,7 +772,7 @@ fn a_machine_is_inquired_as_the_daemon_decides() {
     let words = s.good(&["sestab", "inquire", A]);
     assert!(
         words.starts_with(&format!("{A} a\n"))
-            && words.contains("remote-only is on: whoever calls from this host itself is let in"),
+            && words.contains("remote-only is on: connections from this host itself are allowed"),
         "{words}"
     );
     s.good(&["settings", "set", "remote-only", "no"]);
@@ -809,7 +808,7 @@ fn check_says_whom_the_doors_let_in() {
     let check = |s: &Host| text(&s.run(&["check"]).stdout);
     let told = check(&s);
     assert!(
-        told.contains("ok       doors: an unknown machine is refused"),
+        told.contains("ok       doors: unknown machines: denied"),
         "{told}"
     );
     assert!(!told.contains("warning  doors"), "{told}");
@@ -818,7 +817,10 @@ fn check_says_whom_the_doors_let_in() {
     assert!(!check(&s).contains("warning  doors"));
     s.good(&["door", "open"]);
     let told = check(&s);
-    for words in ["open in build mode", "backdoor password: whoever guesses"] {
+    for words in [
+        "open in build mode",
+        "backdoor password: anyone who guesses",
+    ] {
         let line = told
             .lines()
             .find(|l| l.contains(words))
@@ -826,7 +828,7 @@ fn check_says_whom_the_doors_let_in() {
         assert!(line.starts_with("warning  doors: "), "{line}");
     }
     assert!(
-        told.contains("note     doors: an unknown machine is asked for a name"),
+        told.contains("note     doors: unknown machines: prompted for a name"),
         "{told}"
     );
     s.good(&["sestab", "level", "0"]);
@@ -876,8 +878,11 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     s.good(&["exclude", "add", A]);
     s.good(&["sestab", "list"]);
     let told = s.tells(&["door", "open"]);
-    assert!(told.contains("nobody new is let in"), "{told}");
-    assert!(s.good(&["init"]).contains("anew: nobody is authorized"));
+    assert!(told.contains("new machines are denied"), "{told}");
+    assert!(
+        s.good(&["init"])
+            .contains("created again: no machine is authorized")
+    );
     assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
     // The outer door as well.
     fs::remove_file(cosserver::registry::Outer::path(&s.paths())).unwrap();
@@ -893,7 +898,10 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
         checked.contains("gone, and with it the exclude list"),
         "{checked}"
     );
-    assert!(s.good(&["init"]).contains("anew: whoever was excluded"));
+    assert!(
+        s.good(&["init"])
+            .contains("created again: no machine is excluded")
+    );
 }
 
 /// A command reports what it leaves undone, and the command for it.

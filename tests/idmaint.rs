@@ -150,7 +150,7 @@ fn the_first_run_asks_for_the_folder() {
     menu.answers("Folder (Enter: ", "/nowhere/at/all");
     menu.sees("! make it first");
     menu.answers("Folder (Enter: ", shared.to_str().unwrap());
-    menu.sees("The inner door stands at ");
+    menu.sees("The inner door is now ");
     menu.answers(CHOICE, "s");
     menu.answers("Enable Build Mode? (Y/N) [N] ", "Y");
     menu.answers("Secure Remote Users Only? (Y/N) [N] ", "N");
@@ -242,7 +242,7 @@ fn users_are_deleted_and_excluded() {
     }
     let mut menu = Menu::open(&s);
     menu.answers(CHOICE, "z");
-    menu.sees("! \"z\" is no choice");
+    menu.sees("! \"z\" is not a choice");
     menu.answers(CHOICE, "D");
     menu.answers("Enter Line# to Delete: ", "x");
     menu.answers("Enter Line# to Delete: ", "9");
@@ -261,8 +261,8 @@ fn users_are_deleted_and_excluded() {
     menu.answers("Delete carl (", "Y");
     menu.answers("Add to Exclude List? (Y/N) ", "Y");
     menu.sees("carl is deleted and excluded.");
-    menu.sees("What it has running goes on, and `cosadm");
-    menu.sees(&format!("exclude add {} --now` hangs it up", id(3)));
+    menu.sees("Its existing sessions continue, and `cosadm");
+    menu.sees(&format!("exclude add {} --now` hangs them up", id(3)));
     menu.answers(CHOICE, "x");
     let list = menu.answers("Your choice (Enter returns): ", "D");
     assert!(list.contains("1 carl ") && !list.contains("bert"), "{list}");
@@ -287,17 +287,17 @@ fn one_time_passwords_are_added_and_deleted() {
     menu.answers("Name: ", "Reception PC");
     menu.answers_unseen("Password (not shown; Enter: one is made): ", "once only");
     menu.answers_unseen("The same again: ", "once olny");
-    menu.sees("! they are not the same");
+    menu.sees("! the passwords do not match");
     menu.answers_unseen("Password (not shown; Enter: one is made): ", "once only");
     menu.answers_unseen("The same again: ", "once only");
     menu.sees("Reception PC has a one-time password.");
-    menu.sees("! the outer door is closed: nobody can register until");
+    menu.sees("! the outer door is closed: no machine can register until");
     menu.answers(returns, "a");
     menu.answers("Name: ", "Attic");
     menu.answers_unseen("Password (not shown; Enter: one is made): ", "");
     menu.sees("shown this once:");
     let list = menu.answers(returns, "a");
-    assert!(list.contains("nobody can register until"), "{list}");
+    assert!(list.contains("no machine can register until"), "{list}");
     let made = list
         .lines()
         .map(str::trim)

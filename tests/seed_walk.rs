@@ -448,7 +448,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
 
     // 7. With no machine authorized the outer door does not close.
     let said = m.leave(true);
-    assert!(said.contains("lock everybody out"), "{said}");
+    assert!(said.contains("would deny every machine"), "{said}");
     local.is_refused(&d, "unknown-machine");
     m.leave(false);
 

@@ -23,7 +23,7 @@ pub(super) fn confirm(paths: &Paths, why: &std::io::Error) -> Result<(), Fault> 
     let number = pid.trim().parse::<u32>();
     let which = number.map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
     let words = format!("the daemon{which} runs and cannot be reached: {why}");
-    let remedy = "to hang up what it runs: restart the daemon";
+    let remedy = "to hang up its sessions: restart the daemon";
     Err(Fault::of(&paths.control(), words).with_remedy(remedy))
 }
 

@@ -112,7 +112,7 @@ impl Call {
         let Some(text) = self.value("port") else {
             return Ok(None);
         };
-        let wrong = || Failure::Usage(format!("--port: {text:?} is no port from 1 to 65535"));
+        let wrong = || Failure::Usage(format!("--port: {text:?} is not a port from 1 to 65535"));
         Ok(Some(words::port(&text).ok_or_else(wrong)?.get()))
     }
 }

@@ -136,7 +136,7 @@ impl Report<'_> {
         let paths = self.paths;
         let private = [
             (paths.cookies(), "cookies"),
-            (paths.machines(), "machine keys recorded with a first proof"),
+            (paths.machines(), "machine keys recorded at the first proof"),
         ];
         for (path, words) in [
             (paths.dir.clone(), "the configuration folder"),
@@ -153,7 +153,7 @@ impl Report<'_> {
                     self.add(
                         Level::Problem,
                         path.display(),
-                        "others can look into it; chmod 700 makes it safe",
+                        "others can access it; chmod 700 makes it safe",
                     );
                 }
                 Ok(_) => self.right(&path, words),
@@ -164,7 +164,7 @@ impl Report<'_> {
             for name in
                 names(&folder).filter(|name| name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1))
             {
-                let words = "left over from a write that was cut short; it may be removed";
+                let words = "left over from an interrupted write; it can be removed";
                 self.add(Level::Note, folder.join(name).display(), words);
             }
         }
@@ -246,7 +246,7 @@ impl Report<'_> {
         let (right, wrong) = (table.entries().len(), table.faults().len());
         self.right(
             &file,
-            format!("the host table: {right} right, {wrong} wrong"),
+            format!("the host table: {right} valid, {wrong} invalid"),
         );
         for fault in table.faults() {
             self.wrong(&file, fault);
@@ -340,7 +340,7 @@ impl Report<'_> {
             self.add(
                 Level::Note,
                 path.display(),
-                "it belongs to no right line of the host table",
+                "it belongs to no valid line of the host table",
             );
         }
     }

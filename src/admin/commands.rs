@@ -70,7 +70,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     }
     let operands = matches.free.clone();
     if let Some(wrong) = wrong_operands(command.operands, &operands) {
-        let line = format!("{name} {wrong}; see `{name} --help`");
+        let line = format!("{name}{wrong}; see `{name} --help`");
         return Err(Failure::Usage(line));
     }
     Ok(Parsed::Run(command, Call::new(matches, before, operands)))
@@ -89,13 +89,13 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
         .filter(|word| given.next().is_none() && !word.starts_with('['))
         .collect();
     if !missing.is_empty() {
-        return Some(format!("needs {}", missing.join(" ")));
+        return Some(format!(" needs {}", missing.join(" ")));
     }
     let extra = given.next()?;
     Some(if wanted.is_empty() {
-        format!("takes options alone, and {extra:?} is none")
+        format!(": unexpected argument {extra:?}")
     } else {
-        format!("takes {wanted} alone: unexpected argument {extra:?}")
+        format!(" takes only {wanted}: unexpected argument {extra:?}")
     })
 }
 
@@ -132,7 +132,7 @@ fn unknown(free: &[String]) -> String {
     let flag = free.get(1).filter(|word| word.starts_with('-'));
     let name = given.join(" ");
     if let (Some(flag), true) = (flag, names.contains(&name)) {
-        return format!("{flag} is no flag of `cosadm {name}`; see `cosadm {name} --help`");
+        return format!("{flag} is not a flag of `cosadm {name}`; see `cosadm {name} --help`");
     }
     let below: Vec<&str> = commands()
         .filter(|c| c.words.len() > 1 && c.words.first() == Some(&first))
@@ -179,7 +179,7 @@ fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str)
                 .filter(|long| !long.is_empty());
             // The flag belongs to a command, but is before it.
             if name == "cosadm" && commands().any(|c| c.flags.iter().any(|f| f.long == *flag)) {
-                let words = format!("--{flag} stands behind the command; see `cosadm --help`");
+                let words = format!("--{flag} goes after the command; see `cosadm --help`");
                 return Failure::Usage(words);
             }
             let dashes = if flag.chars().count() == 1 { "-" } else { "--" };

@@ -57,9 +57,9 @@ fn mistakes() {
         ("host invite --addr ::1", "cosadm host invite needs NAME; "),
         (
             "host show x y",
-            "takes NAME alone: unexpected argument \"y\"",
+            "takes only NAME: unexpected argument \"y\"",
         ),
-        ("check x", "takes options alone, and \"x\" is none"),
+        ("check x", "cosadm check: unexpected argument \"x\"; see"),
         (
             "host join f --nmae x",
             "unknown flag --nmae; did you mean \"name\"?",
@@ -69,11 +69,11 @@ fn mistakes() {
         ("-x check", "unknown flag -x"),
         (
             "--json host list",
-            "--json stands behind the command; see `cosadm",
+            "--json goes after the command; see `cosadm",
         ),
         (
             "host --jsn list",
-            "--jsn is no flag of `cosadm host list`; see `cosadm host list --help`",
+            "--jsn is not a flag of `cosadm host list`; see `cosadm host list --help`",
         ),
         ("host --json", "after host comes one of invite, "),
         ("host --json lits", "did you mean \"host list\"?"),
@@ -117,11 +117,11 @@ fn every_command_and_flag_is_in_the_help() {
         ("settings set", "cosadm settings set needs NAME; see"),
         (
             "settings set a b c",
-            "takes NAME [VALUE] alone: unexpected argument \"c\"",
+            "takes only NAME [VALUE]: unexpected argument \"c\"",
         ),
         (
             "sestab list I E",
-            "takes [I|E] alone: unexpected argument \"E\"",
+            "takes only [I|E]: unexpected argument \"E\"",
         ),
     ] {
         assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));

@@ -66,7 +66,7 @@ pub(super) fn at_odds(paths: &Paths, entry: &Entry, known: &Known) -> Option<Str
     }
     match (&entry.machine_key, &known.recorded) {
         (Some(only), Ok(Some(recorded))) if only != recorded => Some(format!(
-            "machine-key= is another than the recorded one, so it is denied; {} forgets that",
+            "machine-key= differs from the recorded key, so it is denied; {} removes the record",
             rotate()
         )),
         (Some(_) | None, _) => None,
@@ -105,7 +105,7 @@ fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
         // The client of a command never answers a prompt.
         AccessDecision::Prompt(_) => {
             return Some(format!(
-                "it is denied by the doors: its machine was deleted; it must register anew (cos \
+                "it is denied by the registry: its machine was deleted; it must register again (cos \
                  enrol), or {}",
                 paths.cosadm(&add)
             ));
@@ -118,7 +118,7 @@ fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
         add
     };
     Some(format!(
-        "it is denied by the doors: {why}; {} lets it in",
+        "it is denied by the registry: {why}; {} allows it",
         paths.cosadm(remedy)
     ))
 }
@@ -234,8 +234,8 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     if table.entries().is_empty() && table.faults().is_empty() {
         let dir = paths.option_c();
         out.tell(format!(
-            "no host is in {}; `cosadm{dir} host invite NAME` lets one run commands here, \
-             `cosadm{dir} host join FILE` takes the invitation of one that this host asks",
+            "no host is in {}; `cosadm{dir} host invite NAME` allows one to run commands here, \
+             `cosadm{dir} host join FILE` installs an invitation card of another host",
             paths.hostinfo().display()
         ));
     }
@@ -347,7 +347,7 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     if let Some(id) = id.filter(|id| is_authorized(&paths, *id)) {
         let delete = paths.cosadm(format_args!("machine delete {id}"));
         out.tell(format!(
-            "its machine is still authorized at the doors, as any PC's may be; {delete} takes that back"
+            "its machine is still authorized in the registry; {delete} deletes it there"
         ));
     }
     let last = failed.pop();

@@ -28,7 +28,7 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
             let again = paths.cosadm("init");
             Err(fault
                 .while_doing(format_args!(
-                    "not everything was made ({again} makes the rest, once this is mended)"
+                    "not everything was made ({again} makes the rest, once this is fixed)"
                 ))
                 .into())
         }
@@ -53,7 +53,10 @@ pub(super) fn make_first(paths: &Paths, out: &Out) -> Result<(), Fault> {
     let mut report = String::new();
     let made = make(paths, &mut report);
     if made.is_ok() {
-        out.tell(format!("{} is made, with its keys", paths.dir.display()));
+        out.tell(format!(
+            "{} was created, with its keys",
+            paths.dir.display()
+        ));
     }
     report.lines().for_each(|line| out.detail(line));
     made.map_err(|fault| fault.while_doing("the configuration folder is not complete"))
@@ -113,7 +116,7 @@ fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
     let outer = Outer::path(paths);
     let was_made = paths.doors_made().exists() || Noted::is_there(paths);
     let what = if was_made && !outer.exists() {
-        "the outer door, anew: whoever was excluded is not any more"
+        "the outer door, created again: no machine is excluded any more"
     } else {
         "the outer door"
     };
@@ -122,7 +125,7 @@ fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
     if Outer::open(paths)?.folder()?.is_none() {
         let inner = Inner::path(paths, None);
         let what = if was_made && !inner.exists() {
-            "the inner door, anew: nobody is authorized, and whoever was deleted may come back"
+            "the inner door, created again: no machine is authorized, and deleted ones may register again"
         } else {
             "the inner door"
         };
@@ -148,7 +151,7 @@ fn hostinfo_template() -> String {
          #\n\
          # `cosadm host invite` and `cosadm host join` write lines here; edit them as you like.\n\
          # The method, cos, ssh or rsh, is how this host reaches that one. Values with blanks are\n\
-         # quoted. A line with a mistake costs its host alone; `cosadm check` tells.\n\
+         # quoted. A line with a mistake disables only its host; `cosadm check` reports it.\n\
          #\n",
     );
     for option in OPTIONS {

@@ -58,7 +58,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     };
     let live = live.and_then(|cookies| cookies.into_iter().next());
     let is_repeated = live.is_some();
-    let hint = format!("say with --addr from which address or network {host} will ask");
+    let hint = format!("give with --addr the address or network that {host} connects from");
     let draft = Invitation::make(
         &paths,
         &host,
@@ -103,7 +103,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
             "nothing is changed"
         };
         out.tell(format!(
-            "{host} was invited already: {line}, and this is its card once more"
+            "{host} was invited already: {line}, and its card is printed again"
         ));
         if machines::recorded(&paths, &host).is_ok_and(|key| key.is_some()) {
             let rotate = paths.cosadm(format_args!("host rotate {host}"));
@@ -171,7 +171,7 @@ impl Invitation {
         let port = port.unwrap_or(settings.port);
         if port == 0 {
             let words =
-                "port = 0 lets the system choose a port, so the card must be told it: --port N";
+                "port = 0 lets the system choose a port; give the port for the card: --port N";
             return Err(Fault::of(&paths.settings(), words).into());
         }
         let reach = reach(&settings, host, addresses, hint)?;
@@ -222,7 +222,7 @@ impl Invitation {
             None => ("the card".to_owned(), "FILE".to_owned()),
         };
         out.tell(format!(
-            "{card} holds a secret: carry it to {host} by a safe way, and there: cosadm host join {name}"
+            "{card} holds a secret: transfer it to {host} securely, and run there: cosadm host join {name}"
         ));
         Ok(())
     }

@@ -92,7 +92,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     if !same && before.as_ref().is_ok_and(Option::is_some) {
         out.tell(format!(
-            "{name}: the cookie on the card takes the place of another; a card has no date, so where \
+            "{name}: the cookie on the card replaces another; a card has no date, so if \
              this is the older one, join the newer one again"
         ));
     }
@@ -110,10 +110,10 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
         Some(flags) => {
             let file = shell_word(file);
             out.tell(format!(
-                "try: {attempt}   (where it does not get through, this takes what the card says: \
+                "try: {attempt}   (if it cannot connect, this takes what the card says: \
                  cosadm{dir} host join {file} --name {name}{flags})"
             ));
-            out.tell("remove the card when it does: it holds the secret");
+            out.tell("remove the card when it works: it holds the secret");
         }
     }
     Ok(())
@@ -224,9 +224,9 @@ fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Resul
     Err(Fault::of(
         &paths.known_hosts(),
         format!(
-            "another key is pinned for {name}: fingerprint {}, and on the card is {}. Either the host has a new key, \
-             or the card is of another host or forged. Ask its administrator (`cosadm check` there shows it); \
-             --replace-key takes the new one, --name gives the host another name",
+            "HOST KEY CHANGED: for {name}, fingerprint {} is pinned, and the card has {}. Either the host has a new \
+             key, or the card is another host's or forged. Ask its administrator (`cosadm check` there shows the \
+             key); --replace-key pins the new one, --name gives the host another name",
             keys::fingerprint(other),
             keys::fingerprint(&card.key)
         ),
@@ -236,7 +236,7 @@ fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Resul
 /// Returns the addresses of `--addr`. They are connected to, so networks are not allowed.
 fn dialled(call: &Call) -> Result<Vec<Address>, Fault> {
     let single = |network: Network| {
-        let words = format!("--addr: {network} is a network, and nobody can dial that");
+        let words = format!("--addr: {network} is a network, not an address to connect to");
         network.single().ok_or_else(|| Fault::new(words))
     };
     networks(&call.values("addr"))?
@@ -258,7 +258,7 @@ fn open(file: &str) -> std::io::Result<File> {
     if card.metadata()?.is_file() {
         return Ok(card);
     }
-    let words = "it is no regular file; `-` reads a card from standard input";
+    let words = "it is not a regular file; `-` reads a card from standard input";
     Err(std::io::Error::other(words))
 }
 

@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
             noted::noting(call.paths().ok(), Changes::Registry, &out, || doors::menu::run(&call, &out))
         }
         Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
-            "what is to be done? `cosadm --help` lists the commands, and on a terminal there is a menu"
+            "no command given; `cosadm --help` lists the commands, and on a terminal there is a menu"
                 .to_owned(),
         )),
         Err(failure) => Err(failure),

@@ -39,7 +39,7 @@ pub(super) fn noting(
     let done = run();
     if let Some((paths, before)) = paths.zip(before) {
         if let Err(why) = note(&paths, &before, now(&paths), was_older) {
-            out.tell(why.while_doing("not noted in the configuration folder"));
+            out.tell(why.while_doing("the change was not noted in the configuration folder"));
         }
     }
     done

@@ -67,7 +67,7 @@ impl Out {
         );
         let flags = fcntl(&stdout, FcntlArg::F_GETFL).map_err(Fault::from)?;
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
-            let words = "standard output is open for reading alone; nothing was changed";
+            let words = "standard output is open for reading only; nothing was changed";
             return Err(Fault::new(words).into());
         }
         let about = stdout.metadata().map_err(Fault::from)?;
@@ -90,8 +90,8 @@ impl Out {
             )),
             Err(why) => self.tell(format!(
                 "standard output is a file that others can open, and that cannot be changed ({why}): \
-                 whoever reads the secret in it can use it. Remove the file, and write \
-                 the next one where you alone can read it (umask 077)"
+                 anyone who reads the secret in it can use it. Remove the file, and write \
+                 the next one where only you can read it (umask 077)"
             )),
         }
         self.say(text)

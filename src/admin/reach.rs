@@ -68,7 +68,7 @@ pub(super) fn reach(
             .collect::<Vec<_>>()
             .join(", ");
         let warning = format!(
-            "the daemon listens on {listen} alone, where {host} will hardly reach it; set listen in cosserver.toml"
+            "the daemon listens only on {listen}, which {host} probably cannot reach; set listen in cosserver.toml"
         );
         let addresses = particular.into_iter().take(ADDRESSES_MAX).collect();
         return Ok(Reach {
@@ -77,7 +77,7 @@ pub(super) fn reach(
         });
     }
     Err(Fault::new(format!(
-        "no address of this machine is known by which {host} could reach it; set listen in cosserver.toml to one"
+        "no address of this machine is known that {host} could reach; set listen in cosserver.toml to one"
     )))
 }
 

@@ -47,7 +47,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     if before.is_empty() && !entry.may_ask() {
         let invite = paths.cosadm(format_args!("host invite {host}"));
         let words = format!(
-            "{host} may ask this host nothing: neither run-as= nor users=; {invite} lets it"
+            "{host} may ask this host nothing: it has neither run-as= nor users=; {invite} allows it"
         );
         return Err(Fault::at(&paths.hostinfo(), entry.line, words).into());
     }
@@ -71,7 +71,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     let forgotten = machines::forget(&paths, &host)?;
     drop(lock);
     if forgotten {
-        out.tell(format!("{host}: its recorded machine key is forgotten; the next machine with a cookie is recorded"));
+        out.tell(format!("{host}: its recorded machine key is removed; the next machine with a cookie is recorded"));
     }
     match before.len() {
         0 => out.tell(format!(
@@ -84,7 +84,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     if !before.is_empty() {
         out.tell(format!(
-            "the older cookie stays good; once {host} has joined: {}",
+            "the older cookie stays valid; once {host} has joined: {}",
             finish_command(&paths, &host).trim_matches('`')
         ));
     }
@@ -119,7 +119,7 @@ fn finished(paths: &Paths, host: &HostName, out: &Out) -> Result<(), Fault> {
     cookies.truncate(1);
     cookie::write_in(paths, host, &cookies)?;
     out.tell(format!(
-        "{host}: its older cookie is dropped; that of the last card alone is good now"
+        "{host}: its older cookie is dropped; only that of the last card is valid now"
     ));
     // Each new card deletes the recorded key, so an existing one was recorded after that.
     let unseen = if machines::recorded(paths, host).is_ok_and(|known| known.is_none()) {
@@ -128,7 +128,7 @@ fn finished(paths: &Paths, host: &HostName, out: &Out) -> Result<(), Fault> {
         String::new()
     };
     out.tell(format!(
-        "{unseen}Where {host} has not joined with it, it is shut out now; {} prints another card",
+        "{unseen}If {host} has not joined with it, it is denied now; {} prints another card",
         paths.cosadm(format_args!("host rotate {host}"))
     ));
     Ok(())
@@ -141,8 +141,8 @@ fn finish_command(paths: &Paths, host: &HostName) -> String {
 /// Explains why a third cookie is refused.
 fn two_are_live(paths: &Paths, host: &HostName) -> Fault {
     let words = format!(
-        "two cookies of {host} are live already, and no record says which it asks with. Where {host} has joined \
-         with the last card, {} drops the older one; where that card is lost, {} replaces the newer one",
+        "two cookies of {host} are live already, and no record says which it asks with. If {host} has joined \
+         with the last card, {} drops the older one; if that card is lost, {} replaces the newer one",
         finish_command(paths, host),
         paths.cosadm(format_args!("host rotate {host} --again"))
     );

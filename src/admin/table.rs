@@ -16,7 +16,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         value: "DIR",
         repeats: false,
         needed: false,
-        meaning: "the configuration folder; else COS_CONFIG_DIR, else /etc/cosserver or one's own",
+        meaning: "the configuration folder; default: COS_CONFIG_DIR, else /etc/cosserver or the user's own",
     },
     Flag {
         short: "v",
@@ -24,7 +24,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         value: "",
         repeats: false,
         needed: false,
-        meaning: "tell more",
+        meaning: "print more detail",
     },
     Flag {
         short: "V",
@@ -32,7 +32,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         value: "",
         repeats: false,
         needed: false,
-        meaning: "the version",
+        meaning: "print the version",
     },
     Flag {
         short: "h",
@@ -40,7 +40,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         value: "",
         repeats: false,
         needed: false,
-        meaning: "this help",
+        meaning: "print this help",
     },
 ];
 
@@ -49,7 +49,7 @@ const CARD_PORT: Flag = flag(
     "port",
     "N",
     false,
-    "the port on the card, where it is not the configured one",
+    "the port on the card, if not the configured one",
 );
 
 /// Returns every subcommand, in the order of the help.
@@ -63,7 +63,7 @@ const COMMANDS: &[Command] = &[
         operands: "",
         flags: &[],
         meaning: "make the configuration folder with its keys and files",
-        more: "Nothing that is there is overwritten: a second run adds what is missing.",
+        more: "Existing files are not overwritten: a second run adds what is missing.",
         changes: Changes::Registry,
         run: init::init,
     },
@@ -75,28 +75,28 @@ const COMMANDS: &[Command] = &[
                 "addr",
                 "A",
                 true,
-                "an address or network from which NAME may ask; without it, those of its name",
+                "an address or network that NAME may connect from; default: those of its name",
             ),
             flag(
                 "run-as",
                 "U,…",
                 true,
-                "the users its commands may run as; an ordinary user's default is himself",
+                "the users its commands may run as; default for an ordinary user: that user",
             ),
             flag(
                 "users",
                 "U,T:H,…",
                 false,
-                "which of its users may be whom here; without it, each himself and never root; -: nobody",
+                "its users and their users here; default: the same names, never root; -: no users",
             ),
             OUTPUT,
             CARD_PORT,
         ],
-        meaning: "let NAME run commands here; prints the invitation card",
-        more: "The card holds a secret: carry it to NAME by a safe way (scp, paper), and there run\n\
+        meaning: "allow NAME to run commands here; prints the invitation card",
+        more: "The card holds a secret: transfer it to NAME securely (scp, paper), and run there\n\
                `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.\n\
-               For a host that is invited already, sets what the flags say and prints its card again.\n\
-               Where the folder has no machine key, `init` is run first.",
+               For a host that is invited already, applies the flags and prints its card again.\n\
+               If the folder has no machine key, `init` is run first.",
         changes: Changes::Own,
         run: invite::invite,
     },
@@ -114,24 +114,24 @@ const COMMANDS: &[Command] = &[
                 "addr",
                 "A",
                 true,
-                "an address to dial, where it is not the one on the card",
+                "an address to connect to, if not the one on the card",
             ),
             flag(
                 "port",
                 "N",
                 false,
-                "the port to dial, where it is not the one on the card",
+                "the port to connect to, if not the one on the card",
             ),
             flag(
                 "replace-key",
                 "",
                 false,
-                "pin the key on the card in place of another that is pinned",
+                "replace the pinned key with the key on the card",
             ),
         ],
         meaning: "install an invitation card, so that this host can run commands there",
         more: "FILE may be - for standard input. It grants the other host nothing here.\n\
-               Where the folder has no machine key, `init` is run first.",
+               If the folder has no machine key, `init` is run first.",
         changes: Changes::Own,
         run: join::join,
     },
@@ -148,7 +148,7 @@ const COMMANDS: &[Command] = &[
         words: &["host", "show"],
         operands: "NAME",
         flags: &[JSON],
-        meaning: "show what is known of NAME",
+        meaning: "show the line, cookies and keys of NAME",
         more: "",
         changes: Changes::Nothing,
         run: hosts::show,
@@ -163,7 +163,7 @@ const COMMANDS: &[Command] = &[
                 "again",
                 "",
                 false,
-                "where two cookies are live, replace the newer one: its card is lost",
+                "if two cookies are live, replace the newer one (its card is lost)",
             ),
             flag(
                 "finish",
@@ -173,9 +173,9 @@ const COMMANDS: &[Command] = &[
             ),
         ],
         meaning: "give NAME a new cookie; prints a new invitation card",
-        more: "The older cookie stays good until --finish, which shuts NAME out where it has not joined\n\
-               with the new card. The recorded machine key of NAME is forgotten: the next machine that\n\
-               proves a cookie is recorded. Where NAME has a line and no cookie, it gets one.",
+        more: "The older cookie stays valid until --finish; NAME is denied from then on if it has not joined\n\
+               with the new card. The recorded machine key of NAME is removed: the next machine that\n\
+               proves a cookie is recorded. If NAME has a line but no cookie, it gets one.",
         changes: Changes::Own,
         run: rotate::rotate,
     },
@@ -192,8 +192,8 @@ const COMMANDS: &[Command] = &[
         words: &["who"],
         operands: "",
         flags: &[JSON],
-        meaning: "show who is on: sessions, and applications that go on by themselves",
-        more: "For root, or for whose daemon it is. IN and OUT are bytes that the client has sent and got.",
+        meaning: "list the sessions, and the detached applications",
+        more: "For root and the daemon's own user. IN and OUT are bytes that the client has sent and received.",
         changes: Changes::Nothing,
         run: who::who,
     },
@@ -210,7 +210,7 @@ const COMMANDS: &[Command] = &[
         words: &["check"],
         operands: "",
         flags: &[JSON],
-        meaning: "check every file, owner, mode, key and host, and say what each means",
+        meaning: "check every file, owner, mode, key and host, and explain each",
         more: "Exits with 1 if there is a problem.",
         changes: Changes::Nothing,
         run: check::check,

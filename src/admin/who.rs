@@ -43,7 +43,7 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
     let word = call.operand(0);
     let id: u64 = word.parse().map_err(|_| {
         Failure::Usage(format!(
-            "{} is no number; `cosadm who` shows them",
+            "{} is not a session number; `cosadm who` lists them",
             quoted(word)
         ))
     })?;
@@ -53,7 +53,7 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
         false
     })?;
     if !there {
-        let words = format!("there is no session {id}; `cosadm who` shows those that there are");
+        let words = format!("there is no session {id}; `cosadm who` lists the sessions");
         return Err(Fault::new(words).into());
     }
     out.tell(format!("session {id} is hung up"));
@@ -108,7 +108,7 @@ fn call(paths: &Paths) -> Result<Option<OwnedFd>, Fault> {
             Ok(None)
         }
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-            let words = format!("{e}; this is for root, or for whose daemon it is");
+            let words = format!("{e}; this is for root and the daemon's own user");
             Err(Fault::of(&path, words))
         }
         Err(e) => Err(Fault::of(&path, e)),

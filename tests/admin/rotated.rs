@@ -107,7 +107,7 @@ fn finishing_says_what_it_drops() {
         }
         let told = finish();
         assert!(told.contains("its older cookie is dropped"), "{told}");
-        assert!(told.contains("it is shut out now"), "{told}");
+        assert!(told.contains("it is denied now"), "{told}");
         assert!(told.contains(&said(&s, "host rotate hosta")), "{told}");
         assert_eq!(told.contains(unseen), !asked, "{told}");
         assert_eq!(live(&s).len(), 1);
@@ -183,7 +183,7 @@ fn joining_says_whether_anything_changed() {
     let old = s.invite("hosta");
     let told = |card: &str| text(&a.join(card, &to_b).stderr);
     let same = "this card was joined already; nothing was changed";
-    let other = "takes the place of another";
+    let other = "replaces another";
     let first = told(&old);
     assert!(!first.contains(same) && !first.contains(other), "{first}");
     assert!(told(&old).contains(same));

@@ -116,7 +116,7 @@ fn a_new_card_with_another_port_or_address_says_what_is_kept() {
     for words in [
         "hostb: port=9002 stays, though the card says 9102\n",
         "hostb: addr=127.0.0.1 stays, though the card says 127.0.0.2\n",
-        "where it does not get through",
+        "if it cannot connect",
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
@@ -296,13 +296,13 @@ fn check_looks_at_applications_and_what_logins_need() {
     let told = text(&out.stdout);
     for line in [
         format!("ok       [gui.right]: {} may start /bin/sh", me()),
-        "ok       [gui.all]: everybody but root may start /bin/sh".to_owned(),
+        "ok       [gui.all]: all users but root may start /bin/sh".to_owned(),
         "warning  [gui.gone]: command: /nowhere/xterm: No such file".to_owned(),
         format!("warning  [gui.plain]: command: {plain} is 0"),
-        "warning  [gui.folder]: command: /bin is no file".to_owned(),
+        "warning  [gui.folder]: command: /bin is not a file".to_owned(),
         "warning  [gui.ghosts]: users: there is no user no-such-user on".to_owned(),
         "warning  [gui.ghosts]: users: there is no group no-such-group on".to_owned(),
-        "warning  [gui.nobody]: users is empty, so nobody".to_owned(),
+        "warning  [gui.nobody]: users is empty, so no user".to_owned(),
     ] {
         assert!(told.lines().any(|l| l.starts_with(&line)), "{line}: {told}");
     }

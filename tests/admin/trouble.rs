@@ -57,7 +57,7 @@ fn mistakes_on_the_command_line() {
             vec![
                 "host", "invite", "x", "--run-as", &me, "--addr", "::1", "--port", "70000",
             ],
-            "no port",
+            "is not a port",
         ),
         (1, vec!["host", "show", "x"], "x is not in it"),
         (1, vec!["host", "remove", "x"], "x is not in it"),
@@ -152,7 +152,7 @@ const HARMS: &[Harm] = &[
     ("S: it can be written by everybody", |p| {
         chmod(&p.dir, 0o777)
     }),
-    ("cookies: others can look into it", |p| {
+    ("cookies: others can access it", |p| {
         chmod(&p.cookies(), 0o755)
     }),
     ("hosta.in: it is a secret", |p| {

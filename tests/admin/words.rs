@@ -25,7 +25,7 @@ fn a_card_that_is_no_regular_file_keeps_nobody_waiting() {
         let out = cosadm(&words).output().unwrap();
         let told = text(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{told}");
-        assert!(told.contains("it is no regular file"), "{told}");
+        assert!(told.contains("it is not a regular file"), "{told}");
     }
     // A file that the caller has opened is read all the same.
     for file in ["-", "/dev/stdin"] {

@@ -21,13 +21,13 @@ impl Report<'_> {
                     format!("cosserver -f {}", shell_word(&settings))
                 };
                 let words = format!(
-                    "no daemon runs on this folder, so nobody gets in unless inetd starts one; \
+                    "no daemon runs on this folder, so nothing is served unless inetd starts one; \
                      `{start}` starts it"
                 );
                 self.add(Level::Note, "daemon", words);
             }
             Err(fault) => {
-                let words = format!("whether one runs is not known: {fault}");
+                let words = format!("cannot determine whether one runs: {fault}");
                 self.add(Level::Note, "daemon", words);
             }
         }

@@ -81,7 +81,8 @@ impl Report<'_> {
                 return None;
             }
             let init = self.paths.cosadm("init");
-            let words = format!("there is no such file, and nobody is let in; {init} makes it");
+            let words =
+                format!("there is no such file, so all machines are denied; {init} makes it");
             self.add(Level::Problem, path.display(), words);
             return None;
         }
@@ -98,16 +99,15 @@ impl Report<'_> {
     fn risks(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
         let mut warn = |words: String| self.add(Level::Warning, "doors", words);
         match level {
-            registry::Level::Off => warn(
-                "the security level is 0: the doors keep nobody out but excluded machines"
-                    .to_owned(),
-            ),
+            registry::Level::Off => {
+                warn("the security level is 0: the doors deny only excluded machines".to_owned())
+            }
             registry::Level::Open => {
                 if build_mode {
-                    warn("the outer door is open in build mode: any machine registers itself by a name".to_owned());
+                    warn("the outer door is open in build mode: any machine can register under a name".to_owned());
                 }
                 if backdoor {
-                    warn("the outer door is open, and there is a backdoor password: whoever guesses it registers his machine".to_owned());
+                    warn("the outer door is open, and there is a backdoor password: anyone who guesses it can register a machine".to_owned());
                 }
             }
             registry::Level::Closed => {}

@@ -24,7 +24,7 @@ impl Report<'_> {
         let file = Path::new("/etc/pam.d").join(pam_files::SERVICE);
         match settings.gui.lacks_service() {
             Some(fault) => self.add(Level::Problem, file.display(), fault),
-            None if file.exists() => self.right(&file, "what PAM asks of those who log in"),
+            None if file.exists() => self.right(&file, "the PAM configuration for logins"),
             // The file is in the folder where PAM looks for the files of packages.
             None => self.add(Level::Right, "PAM", "it has a file for cosserver"),
         }
@@ -59,7 +59,7 @@ impl Report<'_> {
             .collect();
         warnings.extend(application.users.iter().filter_map(nobody));
         if application.users.is_empty() {
-            warnings.push("users is empty, so nobody may start it".to_owned());
+            warnings.push("users is empty, so no user may start it".to_owned());
         }
         if warnings.is_empty() {
             let users: Vec<String> = application.users.iter().map(ToString::to_string).collect();
@@ -75,7 +75,7 @@ impl Report<'_> {
             };
             let words = format!(
                 "{} may start {program}{arguments}{remote}",
-                users.join(", ").replace('*', "everybody but root")
+                users.join(", ").replace('*', "all users but root")
             );
             self.add(Level::Right, &about, words);
         }
@@ -90,7 +90,7 @@ pub(super) fn cannot_run(program: &Path) -> Option<String> {
     let shown = program.display();
     match std::fs::metadata(program) {
         Err(e) => Some(format!("{shown}: {e}")),
-        Ok(about) if !about.is_file() => Some(format!("{shown} is no file")),
+        Ok(about) if !about.is_file() => Some(format!("{shown} is not a file")),
         // For root, access(2) allows any file that some user can execute.
         Ok(_) => access(program, AccessFlags::X_OK).err().map(|_| {
             format!(

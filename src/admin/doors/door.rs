@@ -46,14 +46,14 @@ pub(super) fn now(paths: &Paths) -> String {
         let settings = both.inner.settings()?;
         let meets = stranger(level, &settings, both.inner.has_passwords()?);
         let what = match level {
-            Level::Off => "the level is 0",
-            Level::Open => "the outer door is open",
-            Level::Closed => "the level is 2",
+            Level::Off => "outer door: off (level 0)",
+            Level::Open => "outer door: open",
+            Level::Closed => "outer door: closed",
         };
-        let mut words = format!("{what}: {}", meets.words);
+        let mut words = format!("{what}; {}", meets.words);
         if level == Level::Open && meets.word == "refused" {
             words += &format!(
-                "; {} makes a one-time password, {} has it asked for a name, and {} authorizes it without",
+                "; {} sets a one-time password, {} prompts for a name instead, and {} authorizes a machine",
                 paths.cosadm("otp add NAME"),
                 paths.cosadm("settings set build-mode yes"),
                 paths.cosadm("machine add ID --name NAME")
@@ -61,7 +61,7 @@ pub(super) fn now(paths: &Paths) -> String {
         }
         Ok(words)
     });
-    known.unwrap_or_else(|e| format!("as it is now, nobody new is let in: {e}"))
+    known.unwrap_or_else(|e| format!("new machines are denied: {e}"))
 }
 
 /// The status of both doors.
@@ -102,7 +102,7 @@ impl Status {
     pub(super) fn outer_door(&self) -> String {
         match self.level {
             Level::Off => {
-                "The doors are off (level 0): the exclude list alone is asked.".to_owned()
+                "The doors are off (level 0): only the exclude list is checked.".to_owned()
             }
             Level::Open => "The outer door is open (level 1).".to_owned(),
             Level::Closed => "The outer door is closed (level 2).".to_owned(),
@@ -118,8 +118,8 @@ impl Status {
             ("are", "them", "hosts that prove their")
         };
         Some(format!(
-            "{} {is} not on the include list: the closed door lets {it} in only as {host} \
-             cookie, and closing it again takes {it} over.",
+            "{} {is} not on the include list: the closed outer door allows {it} only as {host} \
+             cookie; closing it again adds {it}.",
             many(count, "authorized machine")
         ))
     }
@@ -142,7 +142,7 @@ impl Status {
             ("excluded", many(self.excluded, "machine")),
             ("inner door", self.file.display().to_string()),
             ("authorized", many(self.authorized, "machine")),
-            ("one-time passwords", format!("{} waiting", self.waiting)),
+            ("one-time passwords", format!("{} unused", self.waiting)),
             ("build mode", yes(s.build_mode).to_owned()),
             ("remote only", yes(s.remote_only).to_owned()),
             (

@@ -53,18 +53,18 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut words = if added {
         format!("{called} is excluded")
     } else {
-        format!("{called} is excluded, as it was")
+        format!("{called} is excluded already")
     };
     match cut {
         None => words += &format!("; {}", goes_on(&paths, &id)),
-        Some((None, 0)) => words += "; no daemon runs, so that there is nothing to hang up",
+        Some((None, 0)) => words += "; no daemon runs, so there is nothing to hang up",
         Some((count, told)) => {
             if let Some(count) = count {
                 words += &format!("; {} hung up", sessions_or_logins(count));
             }
             if told > 0 {
                 let daemons = many(told, "daemon");
-                words += &format!("; {daemons} of inetd's told to hang up what it has there");
+                words += &format!("; {daemons} of inetd told to hang up its sessions there");
             }
         }
     }
@@ -83,7 +83,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
 /// Returns the hint that excluding does not end what the machine has running.
 pub(super) fn goes_on(paths: &Paths, id: &Id) -> String {
     let now = paths.cosadm(format_args!("exclude add {id} --now"));
-    format!("what it has running goes on, and {now} hangs it up")
+    format!("its existing sessions continue, and {now} hangs them up")
 }
 
 /// Puts a machine on a list, with the given name or the one that the list has. Does not ask the
@@ -118,7 +118,7 @@ pub(super) fn named_by_the_inner_door(
         Ok(true) => name,
         Ok(false) => String::new(),
         Err(e) => {
-            out.tell(e.while_doing("it is listed, but not by its name"));
+            out.tell(e.while_doing("it is listed, but without its name"));
             String::new()
         }
     }

@@ -24,7 +24,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let id = id(call, 0)?;
-    let missing = || Failure::Usage("--name is missing: whose machine is it?".to_owned());
+    let missing = || Failure::Usage("--name is missing: give the machine's name".to_owned());
     let name = named(call)?.ok_or_else(missing)?;
     let mut doors = Both::open(&paths)?;
     let remote = !call.given("local");
@@ -43,10 +43,10 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut words = if added {
         format!("{name} ({id}) is authorized")
     } else {
-        format!("{id} was authorized, and its name is {name} now")
+        format!("{id} was authorized already; its name is now {name}")
     };
     if included {
-        words += "; the outer door is closed, and includes it now";
+        words += "; the outer door is closed, so it is now on the include list";
     }
     done(call, out, fields, words)?;
     warn_of_namesake(out, &doors.inner, &name, Some(&id))?;
@@ -76,7 +76,7 @@ fn kept_out(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fau
     if outer.get(List::Exclude, id)?.is_some() {
         let delete = paths.cosadm(format_args!("exclude delete {id}"));
         return Ok(Some(format!(
-            "it is on the exclude list, and is refused until {delete}"
+            "it is on the exclude list, and is denied until {delete}"
         )));
     }
     Ok(None)
@@ -107,7 +107,7 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     if !exclude && doors.outer.get(List::Include, &id)?.is_some() {
         let delete = paths.cosadm(format_args!("sestab delete I {id}"));
         out.tell(format!(
-            "it is still on the include list: whoever authorizes it again lets it through the outer door while that is closed; {delete} takes it off"
+            "it is still on the include list: if it is authorized again, the closed outer door allows it; {delete} removes it"
         ));
     }
     if let Some(warning) = deleted.warning {
@@ -153,14 +153,14 @@ pub(super) fn remove(
     let warning = host.as_ref().map(|host| {
         let add = paths.cosadm(format_args!("machine add {id} --name {host}"));
         let what = format!(
-            "this is the machine of host {host} in hostinfo: it is refused from now on, whatever its cookie"
+            "this is the machine of host {host} in hostinfo: it is denied from now on, whatever its cookie"
         );
         if exclude {
             let delete = paths.cosadm(format_args!("exclude delete {id}"));
-            format!("{what}; {delete} and {add} let it in again")
+            format!("{what}; {delete} and {add} allow it again")
         } else {
             format!(
-                "{what}, unless it registers anew while the outer door is open; {add} lets it in again"
+                "{what}, unless it registers again while the outer door is open; {add} allows it again"
             )
         }
     });

@@ -25,13 +25,19 @@ pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: boo
         passwords: waiting || settings.backdoor,
         welcome: String::new(),
     };
-    let Meets { word, words } = meets(&status, false, false);
-    let mut words = format!("an unknown machine {words}");
+    let word = meets(&status, false, false).word;
+    let how = match (word, level) {
+        ("in", _) => "allowed (at level 0, only the exclude list is checked)",
+        ("name", _) => "prompted for a name, which registers them (build mode is on)",
+        ("password", _) => "prompted for an activation password, which registers them",
+        (_, Level::Closed) => "denied (the outer door is closed)",
+        _ => "denied (no activation password is set)",
+    };
+    let mut words = format!("unknown machines: {how}");
     if level != Level::Off {
-        words += "; a host that proves its cookie is let in, and is known from then on, unless it \
-                  was deleted or excluded";
+        words += "; hosts that prove their cookie: registered, unless deleted or excluded";
         if settings.remote_only {
-            words += "; who calls from this host itself is not asked";
+            words += "; connections from this host itself: allowed, unless excluded";
         }
     }
     Meets { word, words }
@@ -43,16 +49,16 @@ pub(super) fn meets(status: &MachineStatus, is_host: bool, is_local: bool) -> Me
     let (word, words) = match decide(status, is_host, is_local) {
         AccessDecision::Allow(_) if status.level == Level::Off => (
             "in",
-            "is let through: at level 0 the exclude list alone is asked".to_owned(),
+            "is allowed: at level 0, only the exclude list is checked".to_owned(),
         ),
-        AccessDecision::Allow(_) => ("in", "is let through".to_owned()),
+        AccessDecision::Allow(_) => ("in", "is allowed".to_owned()),
         AccessDecision::Prompt(PromptFor::Name) => (
             "name",
-            "is asked for a name, and registered by it: build mode is on".to_owned(),
+            "is prompted for a name, which registers it: build mode is on".to_owned(),
         ),
         AccessDecision::Prompt(PromptFor::Activation) => (
             "password",
-            "is asked for an activation password, which registers it".to_owned(),
+            "is prompted for an activation password, which registers it".to_owned(),
         ),
         AccessDecision::Deny(_)
             if status.state == RegistrationState::Never
@@ -63,11 +69,11 @@ pub(super) fn meets(status: &MachineStatus, is_host: bool, is_local: bool) -> Me
             let why = if status.level == Level::Closed {
                 "the outer door is closed"
             } else {
-                "there is no password by which it could register"
+                "no activation password is set"
             };
-            ("refused", format!("is refused: {why}"))
+            ("refused", format!("is denied: {why}"))
         }
-        AccessDecision::Deny(why) => ("refused", format!("is refused: {why}")),
+        AccessDecision::Deny(why) => ("refused", format!("is denied: {why}")),
     };
     Meets { word, words }
 }
@@ -89,15 +95,27 @@ mod tests {
             ..none.clone()
         };
         for (level, settings, waiting, word, words) in [
-            (Level::Off, &none, false, "in", "the exclude list alone"),
-            (Level::Open, &none, false, "refused", "no password by which"),
-            (Level::Open, &none, true, "password", "activation password"),
+            (Level::Off, &none, false, "in", "only the exclude list"),
+            (
+                Level::Open,
+                &none,
+                false,
+                "refused",
+                "no activation password",
+            ),
+            (
+                Level::Open,
+                &none,
+                true,
+                "password",
+                "for an activation password",
+            ),
             (
                 Level::Open,
                 &backdoor,
                 false,
                 "password",
-                "itself is not asked",
+                "from this host itself: allowed",
             ),
             (Level::Open, &build, true, "name", "build mode is on"),
             (

@@ -47,7 +47,7 @@ fn begin(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
         return Ok(());
     }
     drop(outer);
-    screen.say("The list of authorized machines is new. In which folder is it to stand?\n")?;
+    screen.say("The list of authorized machines is new. Choose the folder for it.\n")?;
     screen.say("Several hosts may share a folder; this host's own is the default.\n")?;
     loop {
         let prompt = format!("Folder (Enter: {}): ", paths.state.display());
@@ -59,7 +59,7 @@ fn begin(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
         match moved {
             Ok(moved) => {
                 let path = moved.path.display();
-                return screen.say(&format!("The inner door stands at {path} now.\n"));
+                return screen.say(&format!("The inner door is now {path}.\n"));
             }
             Err(e) => screen.wrong(e)?,
         }

@@ -60,24 +60,22 @@ impl Both {
 }
 
 /// What a closed outer door with an empty include list allows.
-const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are let in all the same";
+const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are still allowed";
 
 /// Explains why the outer door is not closed while no machine is authorized.
 fn over_nobody(paths: &Paths, level: Level) -> Fault {
     let add = paths.cosadm("machine add ID --name NAME");
-    let why = format!(
-        "no machine is authorized, and closing it over none would lock everybody out; {BUT_HOSTS}"
-    );
+    let why =
+        format!("no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}");
     if level == Level::Closed {
-        let words =
-            format!("the outer door is closed, as it was: {why}. {add} authorizes a machine");
+        let words = format!("the outer door remains closed: {why}. {add} authorizes a machine");
         return Fault::new(words);
     }
     let otp = paths.cosadm("otp add NAME");
     let level = paths.cosadm("sestab level 2");
     Fault::new(format!(
-        "the outer door is not closed: {why}. {add} authorizes a machine, {otp} lets one register, and \
-         {level} closes the door over nobody"
+        "the outer door is not closed: {why}. {add} authorizes a machine, {otp} allows one to register, and \
+         {level} closes the door anyway"
     ))
 }
 
@@ -142,7 +140,7 @@ fn in_time<T: Send + 'static>(
     let (tell, told) = std::sync::mpsc::channel();
     // The send fails if the caller no longer waits. That is not an error.
     std::thread::Builder::new().spawn(move || drop(tell.send(work())))?;
-    let late = |_| Err(Fault::new("the inner door does not answer in time"));
+    let late = |_| Err(Fault::new("the inner door did not answer in time"));
     told.recv_timeout(limit).unwrap_or_else(late)
 }
 

@@ -21,7 +21,7 @@ const SHORT: usize = 8;
 pub(super) fn weakness(password: &[u8]) -> Option<String> {
     let length = String::from_utf8_lossy(password).chars().count();
     (length < SHORT).then(|| {
-        format!("a password of fewer than {SHORT} characters is soon guessed while the outer door is open")
+        format!("a password of fewer than {SHORT} characters is easily guessed while the outer door is open")
     })
 }
 
@@ -30,7 +30,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let name = name(call.operand(0))?;
     if call.value("password-fd").is_some() && call.value("output").is_some() {
-        let words = "--output is for a password that is made, and --password-fd brings one";
+        let words = "--output is for a generated password, and --password-fd supplies one";
         return Err(Failure::Usage(words.to_owned()));
     }
     let mut doors = Both::open(&paths)?;
@@ -99,12 +99,15 @@ pub(super) fn of_no_use(paths: &Paths, doors: &Both) -> Result<Option<String>, F
     let (words, until) = match doors.outer.level()? {
         Level::Open if !build_mode => return Ok(None),
         Level::Open => (
-            "build mode is on: an unknown machine is asked for a name, and for no password",
+            "build mode is on: an unknown machine is prompted for a name, not for a password",
             "settings set build-mode no",
         ),
-        Level::Closed => ("the outer door is closed: nobody can register", "door open"),
+        Level::Closed => (
+            "the outer door is closed: no machine can register",
+            "door open",
+        ),
         Level::Off => (
-            "the level is 0: nobody is asked for a password",
+            "the level is 0: no machine is prompted for a password",
             "door open",
         ),
     };
@@ -132,7 +135,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
         return out.say(&format!("{value}\n"));
     }
     if waiting.is_empty() {
-        out.tell("no one-time password is waiting");
+        out.tell("there is no unused one-time password");
     }
     let lines = (1..).zip(&waiting);
     let lines = lines.map(|(n, p)| format!("{}\n", super::rows::numbered(n, &row(p))));

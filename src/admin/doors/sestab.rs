@@ -16,7 +16,7 @@ use crate::registry::{Doors, Id, Level, List, Outer, RegistrationState};
 fn which(letter: &str) -> Result<List, Failure> {
     let wrong = || {
         let letter = quoted(letter);
-        let words = format!("{letter} is no list: I is the include list, E the exclude list");
+        let words = format!("{letter} is not a list: I is the include list, E the exclude list");
         Failure::Usage(words)
     };
     List::of(letter).ok_or_else(wrong)
@@ -126,7 +126,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     if list == List::Include && is_unknown() {
         let add = paths.cosadm(format_args!("machine add {id} --name NAME"));
         out.tell(format!(
-            "the inner door does not know that machine, so that the list alone does not let it in; {add} \
+            "the inner door does not know this machine, so the list alone does not allow it; {add} \
              authorizes it"
         ));
     }
@@ -185,14 +185,14 @@ fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
     let close = paths.cosadm("door close");
     Err(Fault::new(if is_closed {
         format!(
-            "the include list is empty, and the outer door is closed, as it was: {BUT_HOSTS}. {close} fills \
+            "the include list is empty, and the outer door remains closed: {BUT_HOSTS}. {close} fills \
              the list with the authorized machines"
         )
     } else {
         let level = paths.cosadm("sestab level 2");
         format!(
-            "the include list is empty: enforcing it would lock everybody out; {BUT_HOSTS}. {close} fills \
-             it with the authorized machines, and {level} closes the door over nobody"
+            "the include list is empty: enforcing it would deny every machine; {BUT_HOSTS}. {close} fills \
+             it with the authorized machines, and {level} closes the door anyway"
         )
     }))
 }
@@ -222,8 +222,8 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
     };
     let wrong = || {
         let given = quoted(given);
-        let words = "0 is no door, 1 the inner door alone, 2 both";
-        Failure::Usage(format!("{given} is no security level: {words}"))
+        let words = "0 is neither door, 1 the inner door only, 2 both";
+        Failure::Usage(format!("{given} is not a security level: {words}"))
     };
     let level = given.parse().ok().and_then(Level::of).ok_or_else(wrong)?;
     let mut outer = outer(&paths)?;
@@ -231,8 +231,8 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
     if level == Level::Closed && outer.count(List::Include)? == 0 {
         let close = paths.cosadm("door close");
         out.tell(format!(
-            "the include list is empty: hosts of hostinfo that prove their cookie are let in, and nobody \
-             else, until {close} takes over authorized machines"
+            "the include list is empty: hosts of hostinfo that prove their cookie are allowed, and no \
+             others, until {close} adds the authorized machines"
         ));
     }
     drop(outer);
@@ -289,7 +289,7 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{id} {}", shown(&name))
     };
     let from_here = if here.word == "in" && status.remote_only && status.level != Level::Off {
-        "remote-only is on: whoever calls from this host itself is let in\n"
+        "remote-only is on: connections from this host itself are allowed\n"
     } else {
         ""
     };

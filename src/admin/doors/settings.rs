@@ -47,7 +47,7 @@ impl Which {
             let near = did_you_mean(name, NAMES);
             let names = NAMES.join(", ");
             let name = quoted(name);
-            Failure::Usage(format!("{name} is no setting{near} (there are {names})"))
+            Failure::Usage(format!("{name} is not a setting{near} (settings: {names})"))
         })
     }
 
@@ -208,13 +208,13 @@ fn move_to(paths: &Paths, value: &str) -> Result<String, Failure> {
     let path = moved.path.display();
     let mut words = match moved.created {
         Created::New => {
-            format!("the inner door stands at {path} now, where it was made, without a machine")
+            format!("the inner door is now {path}, which was created without a machine")
         }
-        Created::There => format!("the inner door stands at {path} now, as it was there"),
+        Created::There => format!("the inner door is now {path}, which existed already"),
     };
     if let Some((old, count)) = before.filter(|(old, count)| *old != moved.path && *count > 0) {
         words += &format!(
-            "; {} of {} did not come along",
+            "; {} of {} not copied",
             many(count, "authorized machine"),
             old.display()
         );

@@ -19,7 +19,7 @@ pub(super) type Password = Zeroizing<Vec<u8>>;
 
 /// Reads a password, one line, from a descriptor.
 pub(super) fn of_descriptor(number: &str) -> Result<Password, Failure> {
-    let wrong = || Failure::Usage(format!("--password-fd: {number:?} is no number"));
+    let wrong = || Failure::Usage(format!("--password-fd: {number:?} is not a number"));
     let fd: i32 = number.parse().map_err(|_| wrong())?;
     let of = |e: &io::Error| Fault::new(format!("--password-fd {fd}: {}", said(e)));
     let mut file = client_terminal::answers(fd).map_err(|_| {
@@ -47,7 +47,7 @@ pub(super) fn of_input(prompt: &str) -> Result<Password, Fault> {
         if let Some(password) = twice(&mut terminal, prompt, &[b""]).map_err(|e| told(&e))? {
             return Ok(password);
         }
-        let again = terminal.tell("They are not the same. Once more:\n");
+        let again = terminal.tell("The passwords do not match. Try again:\n");
         again.map_err(|e| told(&e))?;
     }
 }

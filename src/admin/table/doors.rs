@@ -57,7 +57,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[
             Flag {
                 needed: true,
-                ..named("whose machine it is; it has to be given")
+                ..named("the machine's name (required)")
             },
             flag(
                 "local",
@@ -82,15 +82,15 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
                 "exclude",
                 "",
                 false,
-                "and put it on the exclude list, which keeps it out for good",
+                "also put it on the exclude list, which denies it permanently",
             ),
             JSON,
         ],
         (
             "delete a machine from the inner door",
             "Unless it is excluded, it may register again while the outer door is open.\n\
-             It counts for the next connection: what has been let in goes on.\n\
-             A name that several machines have is refused, and their IDs are listed.",
+             It takes effect at the next connection: existing sessions continue.\n\
+             A name that several machines have is rejected, and their IDs are listed.",
         ),
         machine::delete,
     )
@@ -107,26 +107,26 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &["exclude", "list"],
         "",
         &[JSON],
-        ("list the machines that are kept out for good", ""),
+        ("list the machines that are denied permanently", ""),
         exclude::list,
     ),
     command(
         &["exclude", "add"],
         "ID|NAME",
         &[
-            named("whose machine it is, where the inner door does not know"),
+            named("the machine's name, if the inner door does not know it"),
             flag(
                 "now",
                 "",
                 false,
-                "and hang up its sessions and logins that are under way",
+                "also hang up its present sessions and logins",
             ),
             JSON,
         ],
         (
-            "keep a machine out for good",
-            "It counts for the next connection: what has been let in goes on, unless --now is given.\n\
-             Where no daemon runs, --now has nothing to hang up. NAME is that of an authorized machine.",
+            "deny a machine permanently",
+            "It takes effect at the next connection: existing sessions continue, unless --now is given.\n\
+             If no daemon runs, --now has nothing to hang up. NAME is that of an authorized machine.",
         ),
         exclude::add,
     )
@@ -147,16 +147,16 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
                 "password-fd",
                 "N",
                 false,
-                "take the password from descriptor N, a line",
+                "read the password from descriptor N, one line",
             ),
             PASSWORD_OUTPUT,
             JSON,
         ],
         (
             "make a one-time password for NAME; prints it",
-            "Whoever types it at a machine registers that under NAME, once, while the outer door is\n\
-             open. It is shown this once, alone on standard output. Where one waits for NAME already,\n\
-             no other is made; with -o a file that exists is then left as it is.",
+            "A machine at which it is typed is registered as NAME, once, while the outer door is open.\n\
+             It is shown only this once, alone on standard output. If NAME has an unused one already,\n\
+             no other is made; with -o, an existing file is then left as it is.",
         ),
         otp::add,
     )
@@ -165,7 +165,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &["otp", "list"],
         "",
         &[JSON],
-        ("list whose one-time passwords are not used yet", ""),
+        ("list the unused one-time passwords by name", ""),
         otp::list,
     ),
     command(
@@ -181,9 +181,9 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         "",
         &[JSON],
         (
-            "close the outer door: only machines that are authorized now get in",
-            "The authorized machines become the include list. Refused while there is none.\n\
-             It counts for the next connection: what has been let in goes on.",
+            "close the outer door: only machines that are authorized now are allowed",
+            "The authorized machines become the include list. Rejected while no machine is authorized.\n\
+             It takes effect at the next connection: existing sessions continue.",
         ),
         door::close,
     )
@@ -204,7 +204,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         "",
         &[JSON],
         (
-            "show how both doors stand, and what an unknown machine meets",
+            "show the state of both doors, and how unknown machines are treated",
             "",
         ),
         door::status,
@@ -233,9 +233,9 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         (
             "set build-mode, remote-only, backdoor-password, welcome or folder",
             "build-mode, remote-only: yes or no. welcome: a line of text, yes for one that names the\n\
-             host, no for none. folder: where idfile.db stands, made there if it is not there, or\n\
+             host, no for none. folder: the folder of idfile.db, created there if missing, or\n\
              default. backdoor-password: no VALUE, it is read from standard input; an empty line\n\
-             takes it away.",
+             removes it.",
         ),
         settings::set,
     )
@@ -260,7 +260,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
     command(
         &["sestab", "set"],
         "I|E ID",
-        &[named("whose machine it is"), JSON],
+        &[named("the machine's name"), JSON],
         ("put a machine on a list", ""),
         sestab::set,
     )
@@ -279,7 +279,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "enforce a list; for I that is level 2",
-            "E is always enforced. It is refused for I while that is empty.",
+            "E is always enforced. For I, rejected while I is empty.",
         ),
         sestab::enable,
     )
@@ -289,7 +289,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         "I|E",
         &[JSON],
         (
-            "enforce the include list no more: level 1",
+            "stop enforcing the include list (level 1)",
             "E is always enforced.",
         ),
         sestab::disable,
@@ -300,7 +300,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         "[ID]",
         &[JSON],
         (
-            "show a machine's ID, this one's own if no other, and what it meets",
+            "show how a machine is treated, by its ID; default: this machine",
             "",
         ),
         sestab::inquire,
@@ -311,8 +311,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "show or set the security level",
-            "0: no door but the exclude list. 1: the inner door, the outer one is open. 2: both; with\n\
-             an empty include list that lets in hosts that prove their cookie, and nobody else.",
+            "0: only the exclude list. 1: the inner door; the outer one is open. 2: both; with an empty\n\
+             include list, only hosts that prove their cookie are allowed.",
         ),
         sestab::level,
     )

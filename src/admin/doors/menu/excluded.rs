@@ -54,7 +54,7 @@ fn delete(screen: &mut Screen, paths: &Paths, page: &[Item], pages: &Pages) -> R
     }
     match outer(paths).and_then(|mut outer| outer.delete(List::Exclude, &id)) {
         Ok(true) => screen.say(&format!("{name} is not excluded any more.\n")),
-        Ok(false) => screen.wrong("somebody else has deleted it meanwhile"),
+        Ok(false) => screen.wrong("it has been deleted already"),
         Err(e) => screen.wrong(e),
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<()
             screen.say(&format!("{}\n", numbered(number, &otp::row(pending))))?;
         }
         if all.is_empty() {
-            screen.say("      (none is waiting)\n")?;
+            screen.say("      (none is unused)\n")?;
         }
         screen.say(&pages.which())?;
         screen.say("(A)dd password  (D)elete")?;
@@ -97,7 +97,7 @@ fn delete(screen: &mut Screen, paths: &Paths, all: &[Pending]) -> Result<(), Lef
     }
     match Both::open(paths).and_then(|mut doors| doors.inner.delete_password(name)) {
         Ok(true) => screen.say(&format!("The one-time password of {name} is deleted.\n")),
-        Ok(false) => screen.wrong(format_args!("it was used or deleted meanwhile")),
+        Ok(false) => screen.wrong(format_args!("it has been used or deleted already")),
         Err(e) => screen.wrong(e),
     }
 }

@@ -69,7 +69,7 @@ impl Screen {
     }
 
     pub(super) fn no_choice(&mut self, choice: &str) -> Result<(), Left> {
-        self.wrong(format_args!("{} is no choice", quoted(choice)))
+        self.wrong(format_args!("{} is not a choice", quoted(choice)))
     }
 
     /// Reads a line, without the blanks around it.
@@ -116,7 +116,7 @@ impl Screen {
             }
             match line.parse() {
                 Ok(number) => return Ok(Some(number)),
-                Err(_) => self.wrong(format_args!("{} is no line number", quoted(&line)))?,
+                Err(_) => self.wrong(format_args!("{} is not a line number", quoted(&line)))?,
             }
         }
     }
@@ -128,7 +128,7 @@ impl Screen {
             if let Some(password) = typed::twice(&mut self.0, prompt, none)? {
                 return Ok(password);
             }
-            self.wrong("they are not the same")?;
+            self.wrong("the passwords do not match")?;
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::registry::inner::Setting;
 
 /// Asks for all settings, and stores them if the administrator confirms. Enter keeps a value.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
-    screen.say("\nAdmin Settings (Enter keeps what stands in brackets)\n")?;
+    screen.say("\nAdmin Settings (Enter keeps the value in brackets)\n")?;
     loop {
         let now = Both::open(paths)?.inner.settings()?;
         let yes = |on| if on { "Y" } else { "N" };
@@ -21,7 +21,7 @@ pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<()
         let build_mode = ask("Enable Build Mode?", now.build_mode)?;
         let remote_only = ask("Secure Remote Users Only?", now.remote_only)?;
         let there = if now.backdoor {
-            "there is one: Enter keeps it, - takes it away"
+            "one is set: Enter keeps it, - removes it"
         } else {
             "Enter: none"
         };
