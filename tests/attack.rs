@@ -127,7 +127,7 @@ fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
 }
 
 #[test]
-fn silence_ends_at_its_deadline_without_thread_or_process() {
+fn silent_connection_ends_at_its_deadline_without_thread_or_process() {
     let d = Daemon::start_as(QUICK, "");
     // The processes that a host's first command starts exist, and stay for a minute.
     d.says(0, &["true"]);
@@ -174,7 +174,7 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
 }
 
 #[test]
-fn a_byte_at_a_time_does_not_move_the_deadline() {
+fn sending_single_bytes_does_not_extend_the_deadline() {
     let d = Daemon::start_as(QUICK, "");
     let mut s = RawConnection::connect(d.port);
     // The read's time-out sets the pace; the last byte is never sent.
@@ -197,7 +197,7 @@ fn a_byte_at_a_time_does_not_move_the_deadline() {
 }
 
 #[test]
-fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
+fn disconnect_during_the_handshake_is_logged_once_and_leaks_nothing() {
     let d = Daemon::start_as(QUICK, "");
     let gate = d.process("gate");
     let open = d.gate_at_rest();
@@ -413,7 +413,7 @@ fn a_replayed_handshake_starts_nothing() {
 
 /// The first verification consumes the nonce, whether or not it succeeds.
 #[test]
-fn a_nonce_serves_one_try() {
+fn nonce_is_valid_for_one_attempt() {
     let d = Daemon::start_as(QUICK, "");
     let caller = Caller::of(&d);
     let mut thief = caller.clone();
@@ -464,7 +464,7 @@ fn a_long_command_in_pieces_of_one_byte_is_no_burden() {
 
 /// Invalid pieces of a long command are rejected, and start nothing.
 #[test]
-fn a_long_command_that_is_another_is_refused() {
+fn invalid_pieces_of_a_long_command_are_refused() {
     let d = Daemon::start_as(QUICK, "");
     let caller = Caller::of(&d);
     let marker = d.folder.path("started");
@@ -565,7 +565,7 @@ fn a_callers_name_with_an_escape_or_a_newline_is_denied() {
 }
 
 #[test]
-fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
+fn unknown_suite_is_ignored_and_every_suite_encrypts() {
     let d = Daemon::start_as(QUICK, "");
     // Version 7, suites 99 and 2: the connection is version 1 with suite 2.
     let mut s = RawConnection::connect(d.port);

@@ -105,7 +105,7 @@ fn a_path_that_bashrc_sets_holds_for_commands() {
 }
 
 #[test]
-fn ssh_client_tells_the_true_ends_of_the_connection() {
+fn ssh_client_variable_has_both_addresses_of_the_connection() {
     if !needs_root() {
         return;
     }

@@ -260,7 +260,7 @@ fn a_machine_is_registered_by_the_name_of_the_command_line() {
 }
 
 #[test]
-fn a_machine_that_is_let_in_is_asked_nothing() {
+fn allowed_machine_is_not_prompted() {
     let host = Host::new();
     let client = Session::spawn(&mut alone(&host, &["enrol", "hostb", "-v"]));
     Called::take(&host).accepts(&[]);
@@ -277,7 +277,7 @@ fn a_machine_that_is_let_in_is_asked_nothing() {
 
 /// Step 8 of the seed.
 #[test]
-fn a_person_types_a_name_and_finds_it_correct() {
+fn user_types_a_machine_name_and_confirms_it() {
     let host = Host::new();
     let mut seat = Seat::take(&cos(&host, &["enrol", "hostb"]));
     let mut called = Called::take(&host);
@@ -313,7 +313,7 @@ fn a_person_types_a_name_and_finds_it_correct() {
 }
 
 #[test]
-fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
+fn activation_password_comes_from_a_descriptor_a_program_or_a_terminal() {
     let host = Host::new();
     let registered = |ended: Ended| {
         assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -380,7 +380,7 @@ fn a_name_is_no_line_of_the_descriptor() {
 }
 
 #[test]
-fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
+fn denied_machine_sees_possible_causes() {
     let host = Host::new();
     let enrol = || {
         Session::spawn(&mut alone(
@@ -435,7 +435,7 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
 
 /// What a script has prepared for its login is not used here.
 #[test]
-fn a_script_is_not_asked_by_the_door() {
+fn script_gets_no_registration_prompt() {
     let host = Host::new();
     let program = script(
         &host.folder,
@@ -485,7 +485,7 @@ fn a_script_is_not_asked_by_the_door() {
 
 /// First the inner door, then PAM, each with its own answer.
 #[test]
-fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
+fn user_at_a_terminal_answers_registration_then_pam() {
     let host = Host::new();
     let mut seat = Seat::take(&cos(&host, &["gui", "-l", "alice", "hostb", "hello"]));
     let mut called = Called::take(&host);
@@ -506,7 +506,7 @@ fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
 
 /// A user at a prompt is told when the host has gone, whatever prompted and whatever is half typed.
 #[test]
-fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
+fn user_at_a_prompt_sees_that_the_host_hung_up() {
     let host = Host::new();
     let gui = &["gui", "-l", "alice", "hostb", "hello"][..];
     let enrol = &["enrol", "hostb"][..];
@@ -551,7 +551,7 @@ fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
 
 /// Also before the host asks for the rest of a command.
 #[test]
-fn a_person_answers_the_door_for_a_command_too() {
+fn user_answers_registration_for_a_command() {
     let host = Host::new();
     let long = "x".repeat(limits::COMMAND_IN_HELLO);
     let mut seat = Seat::take(&cos(&host, &["run", "hostb", "true", &long]));
@@ -582,7 +582,7 @@ fn a_person_answers_the_door_for_a_command_too() {
 }
 
 #[test]
-fn who_asks_out_of_turn_gets_no_answer() {
+fn prompt_out_of_order_gets_no_answer() {
     let host = Host::new();
     let told = "it asks for answers out of turn";
     let enrol = ["enrol", "--name", "PC", "--password-fd", "0", "hostb"];
@@ -629,7 +629,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
 
 /// A script's standard error contains only what its command writes.
 #[test]
-fn a_commands_errors_have_no_welcome_unless_somebody_watches() {
+fn welcome_is_shown_only_to_interactive_or_verbose_calls() {
     let host = Host::new();
     let welcome = [(Style::Info, "Welcome to hostb")];
     for (words, is_told) in [

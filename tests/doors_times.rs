@@ -65,7 +65,7 @@ fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64
 }
 
 #[test]
-fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
+fn registry_refusal_time_does_not_reveal_its_cause() {
     let d = Daemon::start_with(door::QUICK, "");
     let mut m = Manager::at(&d, Level::Closed);
     let (at, banned, caller) = (At::of(&d), Machine::new(), Caller::of(&d));

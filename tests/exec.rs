@@ -319,7 +319,7 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn a_job_starts_from_a_clean_slate() {
+fn job_does_not_inherit_the_daemons_process_state() {
     // A daemon that was itself started with signals ignored and blocked.
     let folder = daemon::prepare("", "");
     let mut dirty = Command::new("sh");
@@ -527,7 +527,7 @@ fn denied_as(d: &Daemon, command: &mut Command, cause: &str) -> String {
 }
 
 #[test]
-fn a_user_who_is_not_listed_is_denied() {
+fn unlisted_user_is_denied() {
     let d = Daemon::start_with(SOON, "");
     let as_user = |user: &str| {
         let mut command = Command::new(COS);
@@ -549,7 +549,7 @@ fn a_user_who_is_not_listed_is_denied() {
 /// A second account that this machine has, and one with its own shell, two groups and a home
 /// directory if root can show the daemon another `/etc/passwd`.
 #[test]
-fn a_job_is_its_user_and_nobody_else() {
+fn job_has_only_its_users_ids_and_groups() {
     if !needs_root() {
         return;
     }
@@ -722,7 +722,7 @@ fn job_owns_its_standard_streams() {
 
 /// The command then runs in `/`, and the client is told.
 #[test]
-fn a_missing_home_folder_is_told() {
+fn missing_home_folder_is_reported() {
     if !needs_root() {
         return;
     }

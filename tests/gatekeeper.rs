@@ -189,7 +189,7 @@ fn a_handshake_that_succeeded_is_worth_nothing_again() {
 /// The gate changes what passes through it, one byte at a time: the Hello that it forwards to the
 /// monitor, the ServerHello that it forwards to the client, the ClientHello.
 #[test]
-fn a_byte_that_the_gate_changes_is_found_out() {
+fn byte_changed_by_the_gate_is_detected() {
     let Some(scene) = Scene::set("") else {
         return;
     };
@@ -379,7 +379,7 @@ fn the_socket_of_a_running_session_opens_nothing() {
 }
 
 #[test]
-fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
+fn questions_out_of_order_start_nothing_and_the_monitor_continues() {
     let Some(scene) = Scene::set("limits.silent = 4\nlimits.reserved = 1\n") else {
         return;
     };
@@ -447,7 +447,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
 
 /// An invalid question ends this gate, and a new one serves.
 #[test]
-fn garbage_on_the_channel_costs_the_gate_its_place() {
+fn garbage_on_the_channel_replaces_the_gate() {
     let Some(scene) = Scene::set("") else {
         return;
     };

@@ -308,7 +308,7 @@ impl Drop for Crowd {
 
 /// Other commands are served while a machine with many processes is searched.
 #[test]
-fn a_look_at_many_processes_keeps_nobody_waiting() {
+fn search_through_many_processes_delays_no_other_command() {
     let d = Daemon::start_with(NEVER_KILL, "");
     let _crowd = Crowd::of(if daemon::long() { 4000 } else { 500 });
     for _ in 0..20 {

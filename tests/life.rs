@@ -224,7 +224,7 @@ fn inetd_alone(flags: &str, folder: &Folder) -> (Child, TcpStream) {
 /// Only the protocol reaches the peer, whatever the flags: no log, no error message, and nothing
 /// that a job writes to its own standard error.
 #[test]
-fn inetds_connection_carries_the_protocol_alone() {
+fn inetd_connection_carries_only_the_protocol() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
     let caller = Caller::in_folder(&folder.path("A"));
     let command = Command::Words(vec![b"echo noise >&2; echo ready; cat; exit 7".to_vec()]);
@@ -283,7 +283,7 @@ fn inetds_connection_carries_the_protocol_alone() {
 // ---- systemd ----
 
 #[test]
-fn the_service_manager_is_told() {
+fn service_manager_is_notified() {
     let folder = daemon::configured("", "");
     let path = folder.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -319,7 +319,7 @@ fn the_service_manager_is_told() {
 
 /// The manager's socket may be an abstract one.
 #[test]
-fn the_service_manager_is_told_at_a_name_without_a_file() {
+fn service_manager_is_notified_at_an_abstract_socket() {
     let folder = daemon::configured("", "");
     let name = format!("cosserver-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();

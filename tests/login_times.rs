@@ -35,7 +35,7 @@ const CAUSES: [(&str, &str, &str, &str); 5] = [
 const STRANGERS: usize = 32;
 
 #[test]
-fn welch_tells_two_samples_apart() {
+fn welch_distinguishes_two_samples() {
     let near: Vec<f64> = (0..100).map(|n| f64::from(n % 10)).collect();
     let far: Vec<f64> = near.iter().map(|v| v + 3.0).collect();
     assert!(welch(&near, &near).abs() < 1e-9);
@@ -52,7 +52,7 @@ fn with_debians_passwords() -> Logins {
 }
 
 #[test]
-fn no_cause_of_a_refusal_shows_in_its_time() {
+fn refusal_time_does_not_reveal_its_cause() {
     if !needs_root() {
         return;
     }

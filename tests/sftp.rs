@@ -119,7 +119,7 @@ fn scp_both_ways_in_its_own_mode() {
 }
 
 #[test]
-fn sftp_tells_of_a_host_that_denies_it() {
+fn sftp_reports_a_denial() {
     if !have_sftp() {
         return;
     }

@@ -98,7 +98,7 @@ fn options(d: &Daemon, options: &str) {
 }
 
 #[test]
-fn a_subsystem_is_its_words_with_streams_and_status() {
+fn subsystem_runs_its_configured_command_with_streams_and_status() {
     // By the user's shell, and without one.
     for of_line in ["", "subsystems=sftp,echo"] {
         is_its_words(of_line);
@@ -155,7 +155,7 @@ fn is_its_words(of_line: &str) {
 }
 
 #[test]
-fn which_hosts_may_ask_for_which() {
+fn subsystems_are_allowed_per_host() {
     let tools = echoing();
     let d = start(&echo(&tools), "");
     // With only commands= no other program is allowed, by whatever name.
@@ -259,7 +259,7 @@ fn what_the_settings_do_not_have_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_name_that_is_none_is_told_before_anybody_is_called() {
+fn invalid_subsystem_name_is_reported_before_connecting() {
     let d = start("", "");
     for words in [
         &["-s", "hostb", "/usr/lib/sftp-server"][..],

@@ -103,7 +103,7 @@ const CAUSES: [(&str, &[&str]); 4] = [
 ];
 
 #[test]
-fn newcomers_that_do_not_keep_to_the_protocol_are_refused() {
+fn machines_that_violate_the_registration_protocol_are_refused() {
     for asks in ["name", "activation"] {
         let (d, mut inner) = start();
         d.says(0, &["true"]);

@@ -66,7 +66,7 @@ fn the_gate_is_killed_and_the_application_stays() {
 }
 
 #[test]
-fn the_gate_is_killed_while_somebody_is_asked() {
+fn gate_is_killed_during_a_prompt() {
     if !needs_root() {
         return;
     }
@@ -98,7 +98,7 @@ fn the_relay_is_killed() {
 }
 
 #[test]
-fn the_worker_is_killed_and_an_heir_closes_the_session() {
+fn cleanup_worker_closes_the_session_of_a_killed_worker() {
     if !needs_root() {
         return;
     }
@@ -381,7 +381,7 @@ users = [\"*\", \"root\"]
 }
 
 #[test]
-fn whoever_leaves_in_the_middle_leaves_nothing_behind() {
+fn disconnect_during_a_login_leaves_nothing_behind() {
     if !needs_root() {
         return;
     }

@@ -102,7 +102,7 @@ impl Slow {
 /// Regression: leaving ended the worker: no wrong guess was counted, and after sixty of them the
 /// right password was still accepted.
 #[test]
-fn hanging_up_hides_no_wrong_guess() {
+fn disconnect_hides_no_wrong_guess() {
     if !needs_root() {
         return;
     }
@@ -128,7 +128,7 @@ fn hanging_up_hides_no_wrong_guess() {
 
 /// The same if inetd starts a daemon for each connection, which has to outlive the connection.
 #[test]
-fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
+fn disconnect_hides_no_wrong_guess_under_inetd() {
     if !needs_root() {
         return;
     }
@@ -147,7 +147,7 @@ fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
 
 /// Regression: if a client left at the second prompt, its first answer was forgotten.
 #[test]
-fn leaving_at_a_further_prompt_is_a_wrong_guess() {
+fn disconnect_at_a_later_prompt_is_a_wrong_guess() {
     if !needs_root() {
         return;
     }
@@ -179,7 +179,7 @@ fn leaving_at_a_further_prompt_is_a_wrong_guess() {
 /// It must not be distinguishable from a wrong one by whose login it delays, and no client would be
 /// there to use what is started.
 #[test]
-fn a_right_password_of_one_who_has_left_opens_no_session() {
+fn right_password_after_a_disconnect_opens_no_session() {
     if !needs_root() {
         return;
     }
@@ -234,7 +234,7 @@ fn a_module_that_hangs_after_its_peer_has_left_is_killed_in_time() {
 
 /// Regression: the end of the daemon was the end of every guess that PAM was checking.
 #[test]
-fn the_end_of_the_daemon_hides_no_wrong_guess() {
+fn daemon_exit_hides_no_wrong_guess() {
     if !needs_root() {
         return;
     }

@@ -92,7 +92,7 @@ fn has(seen: &[u8], what: &str) -> bool {
 }
 
 #[test]
-fn it_sees_no_password_no_user_and_no_application() {
+fn gate_sees_no_password_user_or_application() {
     if !needs_root() {
         return;
     }
@@ -107,7 +107,7 @@ fn it_sees_no_password_no_user_and_no_application() {
 }
 
 #[test]
-fn answers_count_once_and_for_their_own_connection_alone() {
+fn answers_are_valid_once_and_only_for_their_connection() {
     if !needs_root() {
         return;
     }
@@ -141,7 +141,7 @@ fn answers_count_once_and_for_their_own_connection_alone() {
 
 /// Regression: only the gate enforced the deadline for answers.
 #[test]
-fn it_cannot_keep_a_login_waiting_for_ever() {
+fn gate_cannot_block_a_login_forever() {
     if !needs_root() {
         return;
     }
