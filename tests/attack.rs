@@ -19,7 +19,7 @@ use daemon::hostile::{Caller, RawConnection, hello, timed};
 const QUICK: &str = "limits.hello = 1\nlimits.handshake = 1\ndaemon.refusal-interval = 1\n";
 
 /// Checks the log's next rejection of an unauthenticated connection, from line `from` on.
-fn turned_away(d: &Daemon, from: usize, cause: &str) {
+fn assert_logged_rejection(d: &Daemon, from: usize, cause: &str) {
     let (_, line) = d.log.wait_from(from, |l| l.starts_with("turned-away "));
     assert!(
         line.contains("peer=127.0.0.1") && line.contains(&format!("cause={cause}")),
@@ -83,7 +83,7 @@ fn garbage_before_the_hello_is_closed_without_an_answer_and_logged_once() {
         s.send(bytes);
         let ((), took) = timed(|| s.closed());
         assert!(took < Duration::from_millis(900), "{what}: {took:?}");
-        turned_away(&d, from, "malformed");
+        assert_logged_rejection(&d, from, "malformed");
     }
     each_logged_once(&d, cases.len());
 }
@@ -120,7 +120,7 @@ fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
         s.send(&make(&good));
         let ((), took) = timed(|| s.closed());
         assert!(took < Duration::from_millis(900), "{what}: {took:?}");
-        turned_away(&d, from, "malformed");
+        assert_logged_rejection(&d, from, "malformed");
     }
     each_logged_once(&d, cases.len());
     assert!(!marker.exists(), "something was started");
@@ -168,7 +168,7 @@ fn silent_connection_ends_at_its_deadline_without_thread_or_process() {
         });
         assert!(took > Duration::from_millis(900), "{what}: {took:?}");
         assert!(took < Duration::from_millis(2500), "{what}: {took:?}");
-        turned_away(&d, from, cause);
+        assert_logged_rejection(&d, from, cause);
     }
     each_logged_once(&d, cases.len());
 }
@@ -214,7 +214,7 @@ fn disconnect_during_the_handshake_is_logged_once_and_leaks_nothing() {
             }
         }
         drop(s);
-        turned_away(&d, from, "left");
+        assert_logged_rejection(&d, from, "left");
     }
     daemon::until("descriptors are back", || daemon::descriptors(gate) == open);
     // One of them is the test's own connection, by which the gate's baseline was measured.
@@ -504,11 +504,11 @@ fn invalid_pieces_of_a_long_command_are_refused() {
         match wrong {
             "behind" => {
                 s.closed();
-                turned_away(&d, from, "malformed");
+                assert_logged_rejection(&d, from, "malformed");
             }
             "silent" => {
                 s.closed();
-                turned_away(&d, from, "no-handshake");
+                assert_logged_rejection(&d, from, "no-handshake");
             }
             _ => {
                 let reference = s.denied();

@@ -212,7 +212,7 @@ fn cos(host: &Host, words: &[&str]) -> Command {
 }
 
 /// Creates the same without a terminal.
-fn alone(host: &Host, words: &[&str]) -> Command {
+fn without_terminal(host: &Host, words: &[&str]) -> Command {
     let inner = cos(host, words);
     let mut command = Command::new("setsid");
     command
@@ -241,7 +241,10 @@ fn failed(ended: &Ended, words: &str) {
 #[test]
 fn a_machine_is_registered_by_the_name_of_the_command_line() {
     let host = Host::new();
-    let client = Session::spawn(&mut alone(&host, &["enrol", "--name", "PC 17", "hostb"]));
+    let client = Session::spawn(&mut without_terminal(
+        &host,
+        &["enrol", "--name", "PC 17", "hostb"],
+    ));
     let mut called = Called::take(&host);
     assert_eq!(called.credential, Credential::Machine);
     assert_eq!(called.request.service, Service::Enrol);
@@ -262,7 +265,7 @@ fn a_machine_is_registered_by_the_name_of_the_command_line() {
 #[test]
 fn allowed_machine_is_not_prompted() {
     let host = Host::new();
-    let client = Session::spawn(&mut alone(&host, &["enrol", "hostb", "-v"]));
+    let client = Session::spawn(&mut without_terminal(&host, &["enrol", "hostb", "-v"]));
     Called::take(&host).accepts(&[]);
     let ended = client.finish();
     assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -322,7 +325,10 @@ fn activation_password_comes_from_a_descriptor_a_program_or_a_terminal() {
             "{ended:?}"
         );
     };
-    let mut client = Session::spawn(&mut alone(&host, &["enrol", "--password-fd", "0", "hostb"]));
+    let mut client = Session::spawn(&mut without_terminal(
+        &host,
+        &["enrol", "--password-fd", "0", "hostb"],
+    ));
     client.say("1234-5678");
     client.say("the next line");
     let mut called = Called::take(&host);
@@ -336,7 +342,7 @@ fn activation_password_comes_from_a_descriptor_a_program_or_a_terminal() {
         "askpass",
         "#!/bin/sh\necho \"$1\" | wc -c; exit 0",
     );
-    let mut command = alone(&host, &["enrol", "hostb"]);
+    let mut command = without_terminal(&host, &["enrol", "hostb"]);
     let client = Session::spawn(command.env("COS_ASKPASS", &program));
     let mut called = Called::take(&host);
     called.asks_activation();
@@ -356,7 +362,10 @@ fn activation_password_comes_from_a_descriptor_a_program_or_a_terminal() {
     registered(seat.ends());
 
     // An empty password is a guess that cannot be right.
-    let mut client = Session::spawn(&mut alone(&host, &["enrol", "--password-fd", "0", "hostb"]));
+    let mut client = Session::spawn(&mut without_terminal(
+        &host,
+        &["enrol", "--password-fd", "0", "hostb"],
+    ));
     client.say("");
     let mut called = Called::take(&host);
     called.asks_activation();
@@ -370,7 +379,7 @@ fn a_name_is_no_line_of_the_descriptor() {
     let host = Host::new();
     for flags in [&["--password-fd", "0"][..], &["-o", "BatchMode=yes"], &[]] {
         let words = [&["enrol"][..], flags, &["hostb"]].concat();
-        let mut client = Session::spawn(&mut alone(&host, &words));
+        let mut client = Session::spawn(&mut without_terminal(&host, &words));
         client.say("1234-5678");
         let mut called = Called::take(&host);
         called.asks_name();
@@ -383,7 +392,7 @@ fn a_name_is_no_line_of_the_descriptor() {
 fn denied_machine_sees_possible_causes() {
     let host = Host::new();
     let enrol = || {
-        Session::spawn(&mut alone(
+        Session::spawn(&mut without_terminal(
             &host,
             &["enrol", "--name", "PC", "--password-fd", "0", "hostb"],
         ))
@@ -405,7 +414,7 @@ fn denied_machine_sees_possible_causes() {
         assert!(ended.err.ends_with(&[log, command]), "{ended:?}");
     };
     lets_in(&ended);
-    let client = Session::spawn(&mut alone(&host, &["gui", "hostb", "hello"]));
+    let client = Session::spawn(&mut without_terminal(&host, &["gui", "hostb", "hello"]));
     Called::take(&host).denies();
     let ended = client.finish();
     lets_in(&ended);
@@ -449,7 +458,7 @@ fn script_gets_no_registration_prompt() {
         &["run", "-o", "BatchMode=yes", "hostb", "true"],
     ] {
         for is_name in [true, false] {
-            let mut command = alone(&host, words);
+            let mut command = without_terminal(&host, words);
             let mut client = Session::spawn(command.env("COS_ASKPASS", &program));
             let _ = client.stdin.as_mut().unwrap().write_all(b"secret\nmore\n");
             let mut called = Called::take(&host);
@@ -587,7 +596,7 @@ fn prompt_out_of_order_gets_no_answer() {
     let told = "it asks for answers out of turn";
     let enrol = ["enrol", "--name", "PC", "--password-fd", "0", "hostb"];
     let start = |words: &[&str]| {
-        let mut client = Session::spawn(&mut alone(&host, words));
+        let mut client = Session::spawn(&mut without_terminal(&host, words));
         let _ = client.stdin.as_mut().unwrap().write_all(b"secret\nmore\n");
         client
     };
@@ -637,7 +646,7 @@ fn welcome_is_shown_only_to_interactive_or_verbose_calls() {
         (&["run", "-v", "hostb", "true"], true),
         (&["gui", "--password-fd", "0", "hostb", "hello"], true),
     ] {
-        let client = Session::spawn(&mut alone(&host, words));
+        let client = Session::spawn(&mut without_terminal(&host, words));
         Called::take(&host).accepts(&welcome);
         let ended = client.finish();
         assert_eq!(ended.status, Some(0), "{ended:?}");

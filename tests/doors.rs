@@ -187,7 +187,7 @@ impl Machine {
         self.asks(Credential::Password, Service::Gui(gui), &["xterm"])
     }
 
-    fn is_let_in(&self) -> bool {
+    fn is_allowed(&self) -> bool {
         matches!(self.enrols(), Heard::Accepted(_))
     }
 
@@ -284,7 +284,7 @@ fn an_excluded_machine_is_refused_before_its_request_is_decoded() {
     garbage("excluded");
     machine.is_refused(&d, "excluded");
     m.outer.delete(List::Exclude, &machine.id()).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn closed_outer_door_requires_the_machine_on_both_lists() {
     };
     is_told(false, true);
     m.close();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     m.inner.delete(&machine.id()).unwrap();
     is_told(true, false);
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
@@ -410,7 +410,7 @@ fn in_build_mode_a_name_registers() {
         "registered machine={} name=Reception",
         machine.id()
     ));
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     for wrong in ["", " ", "a\u{1b}[2Jb", &"x".repeat(300)] {
         let (_, mut talk) = Machine::new(&d).is_asked();
         must_be(&d, &talk.answers(wrong).unwrap_err(), "activation");
@@ -644,7 +644,7 @@ fn allowed_machine_is_recorded_as_seen() {
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
     let seen = |m: &Manager| m.inner.machine(&machine.id()).unwrap().unwrap().seen;
     assert_eq!(seen(&m), None);
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     until("it was seen", || seen(&m).is_some());
     let path = m.inner.file().to_owned();
     let set = |m: &Manager, ago: u64| {
@@ -654,13 +654,13 @@ fn allowed_machine_is_recorded_as_seen() {
         seen(m)
     };
     let before = set(&m, 3_000);
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     // After this, no earlier write is still pending.
     m.inner.set(&[Setting::BuildMode(true)]).unwrap();
     assert_eq!(Machine::new(&d).is_asked().1.answers("new"), Ok(vec![]));
     assert_eq!(seen(&m), before);
     let before = set(&m, 4_000);
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     until("it was seen again", || seen(&m) > before);
 }
 
@@ -716,7 +716,7 @@ fn registry_skips_local_machines_at_the_remote_only_level() {
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
     m.inner.set(&[Setting::RemoteOnly(true)]).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     m.outer.put(List::Exclude, &machine.id(), "").unwrap();
     machine.is_refused(&d, "excluded");
 }
@@ -725,7 +725,7 @@ fn registry_skips_local_machines_at_the_remote_only_level() {
 fn at_level_0_the_registry_is_not_consulted() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Off).unwrap();
-    assert!(Machine::new(&d).is_let_in());
+    assert!(Machine::new(&d).is_allowed());
     assert_eq!(m.inner.count().unwrap(), 0);
 }
 
@@ -894,7 +894,7 @@ fn hanging_registry_worker_times_out_and_denies() {
     d.log.wait("cause=doors");
     d.says(0, &["true"]);
     m.outer.set_level(Level::Off).unwrap();
-    assert!(Machine::new(&d).is_let_in());
+    assert!(Machine::new(&d).is_allowed());
 }
 
 /// The registry worker that is started for it waits for the outer door once, and reports which file
@@ -946,7 +946,7 @@ fn inner_door_can_be_moved_under_a_running_daemon() {
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
     inner.add(&machine.id(), &name("pc"), true).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     inner.set(&[Setting::BuildMode(true)]).unwrap();
     let newcomer = Machine::new(&d);
     assert_eq!(newcomer.is_asked().1.answers("new"), Ok(vec![]));
@@ -959,13 +959,13 @@ fn inner_door_can_be_moved_under_a_running_daemon() {
     fs::rename(&shared, d.folder.path("away")).unwrap();
     machine.is_refused(&d, "doors");
     fs::rename(d.folder.path("away"), &shared).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     // Another directory in its place, as after a new mount.
     let copy = d.folder.path("copy");
     daemon::must(Command::new("cp").arg("-a").args([&shared, &copy]));
     fs::rename(&shared, d.folder.path("old")).unwrap();
     fs::rename(&copy, &shared).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
 }
 
 /// The registry is on this host only: the monitor reads it by itself, without a registry worker.
@@ -983,7 +983,7 @@ fn registry_writer_delays_only_connections_that_need_the_registry() {
     until("the host is on the list", || {
         m.inner.machine(&host).unwrap().is_some()
     });
-    assert!(known.is_let_in());
+    assert!(known.is_allowed());
     until("the machine was seen", || {
         let machine = m.inner.machine(&known.id()).unwrap();
         machine.unwrap().seen.is_some()
@@ -994,7 +994,7 @@ fn registry_writer_delays_only_connections_that_need_the_registry() {
     let locked = rusqlite::Connection::open(d.server().join("state/idfile.db")).unwrap();
     locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| known.is_let_in());
+        let waits = scope.spawn(|| known.is_allowed());
         until("a process waits for whoever writes", || {
             processes() > before
         });
@@ -1121,7 +1121,7 @@ fn under_inetd_the_registry_decides_the_same() {
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
     let (_, mut talk) = machine.is_asked();
     assert_eq!(talk.answers("secret"), Ok(vec![]));
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     m.outer.put(List::Exclude, &id, "hosta").unwrap();
     d.says(255, &["true"]);
 }

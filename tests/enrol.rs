@@ -128,7 +128,7 @@ fn is_registered(ended: &Ended, id: Id) {
     );
 }
 
-fn is_let_in_already(ended: &Ended, id: Id) {
+fn is_already_allowed(ended: &Ended, id: Id) {
     let words = format!("{ADDRESS} lets this machine in already: {id}");
     assert_eq!(
         (ended.status, &ended.out),
@@ -173,7 +173,7 @@ fn in_build_mode_a_name_registers() {
     // From now on it is not prompted, in build mode or not.
     for on in [true, false] {
         doors.set(Setting::BuildMode(on));
-        is_let_in_already(&m.enrols(&[], &[]), m.id());
+        is_already_allowed(&m.enrols(&[], &[]), m.id());
     }
     // A user types it.
     doors.set(Setting::BuildMode(true));
@@ -298,7 +298,7 @@ fn denied_machine_is_not_prompted() {
     is_denied(&d, &tries(), "unknown-machine", &m.id().to_string());
     // On both lists, it is allowed.
     doors.inner.add(&m.id(), &name("PC"), true).unwrap();
-    is_let_in_already(&tries(), m.id());
+    is_already_allowed(&tries(), m.id());
     // If excluded, it is denied whatever else applies.
     for level in Level::ALL {
         doors.outer.set_level(level).unwrap();
@@ -309,7 +309,7 @@ fn denied_machine_is_not_prompted() {
     // Level 0 checks no list of machines.
     doors.outer.set_level(Level::Off).unwrap();
     let other = Machine::new(&d);
-    is_let_in_already(&other.enrols(&[], &[]), other.id());
+    is_already_allowed(&other.enrols(&[], &[]), other.id());
     assert_eq!(doors.names(), ["PC"]);
 }
 

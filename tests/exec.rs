@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, passed_over, prepare, run};
+use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, prepare, report_skipped, run};
 use nix::unistd::{Uid, User};
 
 /// Denials that come soon.
@@ -249,7 +249,7 @@ fn a_host_is_reached_by_an_address_of_a_link() {
         command
     };
     if !run(&mut own("true")).status.success() {
-        passed_over("no network namespace, or no ip(8)");
+        report_skipped("no network namespace, or no ip(8)");
         return;
     }
     let folder = prepare("listen = [\"127.0.0.1\", \"fe80::5%lo\"]", "");
@@ -585,7 +585,7 @@ fn job_has_only_its_users_ids_and_groups() {
     if !may.as_ref().is_ok_and(|out| out.status.success()) {
         let why = format!("this root may not mount: {may:?}");
         assert!(!daemon::in_ci(), "{why}");
-        daemon::passed_over(&why);
+        daemon::report_skipped(&why);
         return;
     }
     let mut other = Command::new("unshare");
@@ -728,7 +728,7 @@ fn missing_home_folder_is_reported() {
     }
     let home = User::from_name("nobody").unwrap().unwrap().dir;
     if home.exists() {
-        daemon::passed_over("nobody has a home folder here");
+        daemon::report_skipped("nobody has a home folder here");
         return;
     }
     let told = format!(

@@ -32,7 +32,7 @@ const CAUSES: [(&str, &str, &str, &str); 5] = [
 ];
 
 /// Number of simultaneous logins.
-const STRANGERS: usize = 32;
+const LOGINS: usize = 32;
 
 #[test]
 fn welch_distinguishes_two_samples() {
@@ -59,10 +59,10 @@ fn refusal_time_does_not_reveal_its_cause() {
     let _alone = ALONE.lock();
     let l = with_debians_passwords();
     let each: usize = 1000;
-    let rounds = each.div_ceil(STRANGERS);
+    let rounds = each.div_ceil(LOGINS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
-        for stranger in 0..STRANGERS {
+        for stranger in 0..LOGINS {
             let (l, samples) = (&l, &samples);
             let own = u8::try_from(stranger + 1).unwrap();
             threads.spawn(move || {

@@ -679,7 +679,7 @@ impl MemoryGroup {
                 return Some(group);
             }
         }
-        daemon::passed_over("no memory groups");
+        daemon::report_skipped("no memory groups");
         None
     }
 }
@@ -779,7 +779,7 @@ fn a_low_limit_of_open_files_is_raised_and_a_job_has_it_back() {
     let says = d.says(0, &["ulimit -Sn; ulimit -Hn"]);
     assert_eq!(says, b"400\n400\n");
     if d.log.count("the limit of open files allows") > 0 {
-        return daemon::passed_over("this root may not raise its limit of open files");
+        return daemon::report_skipped("this root may not raise its limit of open files");
     }
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", d.process("relay"))).unwrap();
     let line = limits

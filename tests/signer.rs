@@ -627,7 +627,7 @@ fn an_application_starts_another_in_its_users_name() {
             told.contains(words) && told.contains("needs a signer to ask hostb"),
             "{told}"
         );
-        daemon::take_doors_away(&m.server.server());
+        daemon::set_level_0(&m.server.server());
     }
 }
 

@@ -196,7 +196,7 @@ fn an_account_without_a_shell_has_the_subsystems_that_the_line_names() {
     }
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     if !user.shell.ends_with("nologin") {
-        daemon::passed_over("the shell of daemon is not nologin");
+        daemon::report_skipped("the shell of daemon is not nologin");
         return;
     }
     let tools = echoing();
@@ -304,7 +304,7 @@ fn the_usual_paths_of_sftp_are_tried_when_it_is_asked_for() {
     let last = fs::canonicalize("/usr/lib/sftp-server");
     let is_in_the_way = last.is_ok_and(|file| file.parent() == Some(Path::new("/usr/lib")));
     if !ours.is_dir() || is_in_the_way {
-        daemon::passed_over("no /usr/libexec, or a file /usr/lib/sftp-server");
+        daemon::report_skipped("no /usr/libexec, or a file /usr/lib/sftp-server");
         return;
     }
     let folder = prepare(&settings(""), "");

@@ -9,7 +9,7 @@ use cosserver::registry::{Inner, List, Outer};
 
 use super::host::{Host, chmod, text};
 use super::{A, B};
-use crate::daemon::{COSADM, Folder, in_ci, needs_root, passed_over, until};
+use crate::daemon::{COSADM, Folder, in_ci, needs_root, report_skipped, until};
 
 /// Runs a shell with its own mounts, which no other process sees. `None`: this user cannot do that.
 fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
@@ -26,7 +26,7 @@ fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
     let told = text(&out.stderr);
     if out.status.code() == Some(99) || told.contains("unshare failed") {
         assert!(!in_ci(), "nothing can be mounted here: {told}");
-        passed_over(&format!("nothing can be mounted here: {told}"));
+        report_skipped(&format!("nothing can be mounted here: {told}"));
         return None;
     }
     Some((out.status.code(), text(&out.stdout) + &told))

@@ -69,11 +69,11 @@ impl Slow {
         Self { l, go }
     }
 
-    fn standing(stack: &str) -> Self {
+    fn with_standalone_daemon(stack: &str) -> Self {
         Self::new(stack, |folder| Daemon::start_in(folder, &["-d"]))
     }
 
-    fn lets_pam_go_on(&mut self) {
+    fn release_pam(&mut self) {
         self.go.write_all(b"go").unwrap();
     }
 
@@ -106,11 +106,11 @@ fn disconnect_hides_no_wrong_guess() {
     if !needs_root() {
         return;
     }
-    let mut slow = Slow::standing(SLOW_NO);
+    let mut slow = Slow::with_standalone_daemon(SLOW_NO);
     slow.guess_and_leave(1);
     slow.l.d.log.wait("left connection=");
     assert_eq!(slow.denied(), 0, "{}", slow.l.log_text());
-    slow.lets_pam_go_on();
+    slow.release_pam();
     until("the guess is denied", || slow.denied() == 1);
     assert_eq!(slow.counted("alice"), 1);
     // From now on PAM does not wait.
@@ -137,7 +137,7 @@ fn disconnect_hides_no_wrong_guess_under_inetd() {
     });
     slow.guess_and_leave(1);
     slow.l.d.log.wait("left connection=");
-    slow.lets_pam_go_on();
+    slow.release_pam();
     until("the guess is denied", || slow.denied() == 1);
     assert_eq!(slow.counted("alice"), 1);
     until("its daemon has ended", || {
@@ -152,7 +152,7 @@ fn disconnect_at_a_later_prompt_is_a_wrong_guess() {
         return;
     }
     for how in ["before it is there", "at it", "by breaking the protocol"] {
-        let slow = Slow::standing(TWO_PROMPTS);
+        let slow = Slow::with_standalone_daemon(TWO_PROMPTS);
         let person = Person::new(&slow.l.d, "alice", "hello");
         if how == "before it is there" {
             let mut talk = person.ask();
@@ -184,7 +184,7 @@ fn right_password_after_a_disconnect_opens_no_session() {
         return;
     }
     let unix = "auth required pam_unix.so";
-    let mut slow = Slow::standing(&crate::login::STACK.replace(
+    let mut slow = Slow::with_standalone_daemon(&crate::login::STACK.replace(
         unix,
         &format!("{unix}\nauth required MODULE wait=FOLDER/go"),
     ));
@@ -193,7 +193,7 @@ fn right_password_after_a_disconnect_opens_no_session() {
     until("PAM has it", || slow.l.noted("waits") == 1);
     drop(talk);
     slow.l.d.log.wait("left connection=");
-    slow.lets_pam_go_on();
+    slow.release_pam();
     let line = slow.l.d.log.wait("PAM says yes, but the peer left");
     assert!(
         line.starts_with("turned-away peer=127.0.0.1 cause=left why=\"alice asks for hello: "),
@@ -239,7 +239,7 @@ fn daemon_exit_hides_no_wrong_guess() {
         return;
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let mut slow = Slow::standing(SLOW_NO);
+        let mut slow = Slow::with_standalone_daemon(SLOW_NO);
         let mut talk = Person::new(&slow.l.d, "alice", "hello").ask();
         talk.send(&[WRONG]);
         until("PAM has it", || slow.l.noted("waits") == 1);
@@ -257,7 +257,7 @@ fn daemon_exit_hides_no_wrong_guess() {
         }
         assert!(ends(slow.l.d.pid()), "{signal}: it goes on");
         assert_eq!(slow.counted("alice"), 0);
-        slow.lets_pam_go_on();
+        slow.release_pam();
         until("PAM has counted it", || slow.counted("alice") == 1);
     }
 }

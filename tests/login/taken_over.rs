@@ -62,7 +62,7 @@ impl Carried {
     }
 
     /// Forwards the answers to where they belong, and the login is accepted.
-    fn let_in(self, taken: &mut Taken) -> Vec<u8> {
+    fn is_accepted(self, taken: &mut Taken) -> Vec<u8> {
         taken.ask(&Question::Sealed(self.c, &self.sealed), vec![]);
         let order = taken.order();
         assert_eq!(Order::decode(&order), Some(Order::Taken(self.c)));
@@ -98,7 +98,7 @@ fn gate_sees_no_password_user_or_application() {
     }
     let l = Logins::start();
     let mut taken = Taken::from(&l.d);
-    let seen = Carried::begin(&l, &mut taken, "alice").let_in(&mut taken);
+    let seen = Carried::begin(&l, &mut taken, "alice").is_accepted(&mut taken);
     for what in [PASSWORD, "alice", "hello", "Password", "tester"] {
         assert!(!has(&seen, what), "{what} went by in the clear");
     }
@@ -121,7 +121,7 @@ fn answers_are_valid_once_and_only_for_their_connection() {
     // Too late for bob's own.
     taken.ask(&Question::Sealed(bob.c, &bob.sealed), vec![]);
     let (c, sealed) = (alice.c, alice.sealed.clone());
-    alice.let_in(&mut taken);
+    alice.is_accepted(&mut taken);
     bob.gives_up();
     // Once more, for a running session: they have no effect.
     taken.ask(&Question::Sealed(c, &sealed), vec![]);
