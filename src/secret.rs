@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hex_there_and_back() {
+    fn hex_round_trip() {
         let s = Secret::random().unwrap();
         assert!(Secret::from_hex(&s.to_hex()).unwrap().same(&s));
         assert!(Secret::from_hex("00").is_none());

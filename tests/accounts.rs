@@ -58,7 +58,7 @@ fn denied(d: &Daemon, user: &str) -> String {
 /// Regression: setresuid(-1, -1, -1) changes nothing and succeeds, so such a user's commands ran as
 /// root. Some C libraries turn all numbers that are too large into -1.
 #[test]
-fn a_number_that_means_no_change_makes_nobody_root() {
+fn user_id_minus_one_does_not_run_as_root() {
     if !needs_root() {
         return;
     }
@@ -101,7 +101,7 @@ fn a_number_that_means_no_change_makes_nobody_root() {
 /// Regression: shadow(5) was searched for the name in the record, which is not there, so a locked
 /// or expired user was allowed.
 #[test]
-fn a_record_of_another_name_lets_no_locked_user_in() {
+fn passwd_record_with_another_name_does_not_admit_a_locked_user() {
     if !needs_root() {
         return;
     }
@@ -148,7 +148,7 @@ enum nss_status _nss_other_getpwnam_r(const char *name, struct passwd *p, char *
 
 /// Regression: gate, relay and look-up process would have stayed root.
 #[test]
-fn gate_and_relay_become_no_user_whose_number_means_no_change() {
+fn gate_and_relay_refuse_user_id_minus_one() {
     if !needs_root() {
         return;
     }

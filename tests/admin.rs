@@ -309,7 +309,7 @@ fn trust_in_two_commands() {
 }
 
 #[test]
-fn the_card_may_be_told_and_overruled() {
+fn values_on_the_card_can_be_set_and_overridden() {
     let scratch = Scratch::new();
     let (s, a) = (scratch.init("S"), scratch.init("A"));
     let settings = "name = \"Real\"\nport = 9102\nlisten = [\"192.0.2.7\", \"127.0.0.1\"]\n";

@@ -97,7 +97,7 @@ fn gate_and_relay_end_by_no_signal_that_is_meant_for_the_daemon() {
 /// Regression: the gate was to be started again later, but the daemon stopped: nothing waits for
 /// that moment any more.
 #[test]
-fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
+fn daemon_that_stops_during_a_back_off_uses_no_cpu() {
     let folder = daemon::configured("", "");
     let mut go = Gate::new(folder.path("go"));
     let mut said = Fifo::new(folder.path("said"));
@@ -138,7 +138,7 @@ fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
 
 /// A listening socket that no longer listens is tried from time to time, not continuously.
 #[test]
-fn a_listener_that_fails_for_good_does_not_make_the_gate_spin() {
+fn permanently_failing_listener_does_not_make_the_gate_spin() {
     if !needs_root() {
         return;
     }
@@ -280,7 +280,7 @@ fn clients_that_do_not_hang_up_hold_a_bounded_number_of_threads() {
 
 /// `LC_` is not a category, and is not passed as one.
 #[test]
-fn a_bare_lc_is_not_passed() {
+fn bare_lc_variable_is_not_passed_to_a_command() {
     let d = Daemon::start();
     let caller = Caller::of(&d);
     let variable = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
@@ -324,7 +324,7 @@ fn credit_for_a_stream_that_has_ended_means_nothing() {
 
 /// A daemon in the background does not keep the file system busy on which it was started.
 #[test]
-fn a_daemon_in_the_background_stands_in_the_root() {
+fn background_daemon_changes_to_the_root_directory() {
     // The daemon is closed to its own user: only root can see its working directory.
     if !daemon::needs_root() {
         return;

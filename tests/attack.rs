@@ -19,7 +19,7 @@ use daemon::hostile::{Caller, RawConnection, hello, timed};
 const QUICK: &str = "limits.hello = 1\nlimits.handshake = 1\ndaemon.refusal-interval = 1\n";
 
 /// Checks the log's next rejection of an unauthenticated connection, from line `from` on.
-fn turned_away(d: &Daemon, from: usize, cause: &str) {
+fn assert_logged_rejection(d: &Daemon, from: usize, cause: &str) {
     let (_, line) = d.log.wait_from(from, |l| l.starts_with("closed peer="));
     assert!(
         line.contains("peer=127.0.0.1") && line.contains(&format!("cause={cause}")),
@@ -83,7 +83,7 @@ fn garbage_before_the_hello_is_closed_without_an_answer_and_logged_once() {
         s.send(bytes);
         let ((), took) = timed(|| s.closed());
         assert!(took < Duration::from_millis(900), "{what}: {took:?}");
-        turned_away(&d, from, "malformed");
+        assert_logged_rejection(&d, from, "malformed");
     }
     each_logged_once(&d, cases.len());
 }
@@ -120,14 +120,14 @@ fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
         s.send(&make(&good));
         let ((), took) = timed(|| s.closed());
         assert!(took < Duration::from_millis(900), "{what}: {took:?}");
-        turned_away(&d, from, "malformed");
+        assert_logged_rejection(&d, from, "malformed");
     }
     each_logged_once(&d, cases.len());
     assert!(!marker.exists(), "something was started");
 }
 
 #[test]
-fn silence_ends_at_its_deadline_without_thread_or_process() {
+fn silent_connection_ends_at_its_deadline_without_thread_or_process() {
     let d = Daemon::start_as(QUICK, "");
     // The processes that a host's first command starts exist, and stay for a minute.
     d.says(0, &["true"]);
@@ -168,13 +168,13 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
         });
         assert!(took > Duration::from_millis(900), "{what}: {took:?}");
         assert!(took < Duration::from_millis(2500), "{what}: {took:?}");
-        turned_away(&d, from, cause);
+        assert_logged_rejection(&d, from, cause);
     }
     each_logged_once(&d, cases.len());
 }
 
 #[test]
-fn a_byte_at_a_time_does_not_move_the_deadline() {
+fn sending_single_bytes_does_not_extend_the_deadline() {
     let d = Daemon::start_as(QUICK, "");
     let mut s = RawConnection::connect(d.port);
     // The read's time-out sets the pace; the last byte is never sent.
@@ -197,7 +197,7 @@ fn a_byte_at_a_time_does_not_move_the_deadline() {
 }
 
 #[test]
-fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
+fn disconnect_during_the_handshake_is_logged_once_and_leaks_nothing() {
     let d = Daemon::start_as(QUICK, "");
     let gate = d.process("gate");
     let open = d.gate_at_rest();
@@ -214,7 +214,7 @@ fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
             }
         }
         drop(s);
-        turned_away(&d, from, "left");
+        assert_logged_rejection(&d, from, "left");
     }
     daemon::until("descriptors are back", || daemon::descriptors(gate) == open);
     // One of them is the test's own connection, by which the gate's baseline was measured.
@@ -413,7 +413,7 @@ fn a_replayed_handshake_starts_nothing() {
 
 /// The first verification consumes the nonce, whether or not it succeeds.
 #[test]
-fn a_nonce_serves_one_try() {
+fn nonce_is_valid_for_one_attempt() {
     let d = Daemon::start_as(QUICK, "");
     let caller = Caller::of(&d);
     let mut thief = caller.clone();
@@ -464,7 +464,7 @@ fn a_long_command_in_pieces_of_one_byte_is_no_burden() {
 
 /// Invalid pieces of a long command are rejected, and start nothing.
 #[test]
-fn a_long_command_that_is_another_is_refused() {
+fn invalid_pieces_of_a_long_command_are_refused() {
     let d = Daemon::start_as(QUICK, "");
     let caller = Caller::of(&d);
     let marker = d.folder.path("started");
@@ -504,11 +504,11 @@ fn a_long_command_that_is_another_is_refused() {
         match wrong {
             "behind" => {
                 s.closed();
-                turned_away(&d, from, "malformed");
+                assert_logged_rejection(&d, from, "malformed");
             }
             "silent" => {
                 s.closed();
-                turned_away(&d, from, "no-handshake");
+                assert_logged_rejection(&d, from, "no-handshake");
             }
             _ => {
                 let reference = s.denied();
@@ -565,7 +565,7 @@ fn a_callers_name_with_an_escape_or_a_newline_is_denied() {
 }
 
 #[test]
-fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
+fn unknown_suite_is_ignored_and_every_suite_encrypts() {
     let d = Daemon::start_as(QUICK, "");
     // Version 7, suites 99 and 2: the connection is version 1 with suite 2.
     let mut s = RawConnection::connect(d.port);

@@ -60,7 +60,7 @@ fn begun(d: &Daemon, wanted: usize) {
 /// descriptor of the monitor. A neighbour of a known host took all of its slots by naming a host
 /// whose name server does not answer.
 #[test]
-fn hosts_that_wait_for_a_name_keep_nobody_out() {
+fn hosts_that_wait_for_a_name_do_not_block_others() {
     if !needs_root() {
         return;
     }
@@ -81,7 +81,7 @@ fn hosts_that_wait_for_a_name_keep_nobody_out() {
 
 /// If a source has only one slot, its waiting connection makes room for the next.
 #[test]
-fn who_waits_for_a_name_makes_room_for_its_neighbour() {
+fn connection_that_waits_for_a_name_is_evicted_for_its_neighbour() {
     if !needs_root() {
         return;
     }
@@ -98,7 +98,7 @@ fn who_waits_for_a_name_makes_room_for_its_neighbour() {
 /// Regression: the kernel drops a socket for which the monitor has no descriptor. Its peer was
 /// rejected for not speaking the protocol, and penalised.
 #[test]
-fn a_shortage_of_descriptors_is_no_peers_fault() {
+fn shortage_of_descriptors_penalises_no_peer() {
     if !needs_root() {
         return;
     }

@@ -84,7 +84,7 @@ fn looks_for_it() -> bool {
     let has = file.windows(10).any(|part| part == b"SSH_CLIENT");
     if !has {
         assert!(!daemon::in_ci(), "this bash does not look for SSH_CLIENT");
-        daemon::passed_over("this bash does not look for SSH_CLIENT");
+        daemon::report_skipped("this bash does not look for SSH_CLIENT");
     }
     has
 }
@@ -105,7 +105,7 @@ fn a_path_that_bashrc_sets_holds_for_commands() {
 }
 
 #[test]
-fn ssh_client_tells_the_true_ends_of_the_connection() {
+fn ssh_client_variable_has_both_addresses_of_the_connection() {
     if !needs_root() {
         return;
     }

@@ -212,7 +212,7 @@ fn cos(host: &Host, words: &[&str]) -> Command {
 }
 
 /// Creates the same without a terminal.
-fn alone(host: &Host, words: &[&str]) -> Command {
+fn without_terminal(host: &Host, words: &[&str]) -> Command {
     let inner = cos(host, words);
     let mut command = Command::new("setsid");
     command
@@ -241,7 +241,10 @@ fn failed(ended: &Ended, words: &str) {
 #[test]
 fn a_machine_is_registered_by_the_name_of_the_command_line() {
     let host = Host::new();
-    let client = Session::spawn(&mut alone(&host, &["enrol", "--name", "PC 17", "hostb"]));
+    let client = Session::spawn(&mut without_terminal(
+        &host,
+        &["enrol", "--name", "PC 17", "hostb"],
+    ));
     let mut called = Called::take(&host);
     assert_eq!(called.credential, Credential::Machine);
     assert_eq!(called.request.service, Service::Enrol);
@@ -260,9 +263,9 @@ fn a_machine_is_registered_by_the_name_of_the_command_line() {
 }
 
 #[test]
-fn a_machine_that_is_let_in_is_asked_nothing() {
+fn allowed_machine_is_not_prompted() {
     let host = Host::new();
-    let client = Session::spawn(&mut alone(&host, &["enrol", "hostb", "-v"]));
+    let client = Session::spawn(&mut without_terminal(&host, &["enrol", "hostb", "-v"]));
     Called::take(&host).accepts(&[]);
     let ended = client.finish();
     assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -277,7 +280,7 @@ fn a_machine_that_is_let_in_is_asked_nothing() {
 
 /// Step 8 of the seed.
 #[test]
-fn a_person_types_a_name_and_finds_it_correct() {
+fn user_types_a_machine_name_and_confirms_it() {
     let host = Host::new();
     let mut seat = Seat::take(&cos(&host, &["enrol", "hostb"]));
     let mut called = Called::take(&host);
@@ -313,7 +316,7 @@ fn a_person_types_a_name_and_finds_it_correct() {
 }
 
 #[test]
-fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
+fn activation_password_comes_from_a_descriptor_a_program_or_a_terminal() {
     let host = Host::new();
     let registered = |ended: Ended| {
         assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -322,7 +325,10 @@ fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
             "{ended:?}"
         );
     };
-    let mut client = Session::spawn(&mut alone(&host, &["enrol", "--password-fd", "0", "hostb"]));
+    let mut client = Session::spawn(&mut without_terminal(
+        &host,
+        &["enrol", "--password-fd", "0", "hostb"],
+    ));
     client.say("1234-5678");
     client.say("the next line");
     let mut called = Called::take(&host);
@@ -336,7 +342,7 @@ fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
         "askpass",
         "#!/bin/sh\necho \"$1\" | wc -c; exit 0",
     );
-    let mut command = alone(&host, &["enrol", "hostb"]);
+    let mut command = without_terminal(&host, &["enrol", "hostb"]);
     let client = Session::spawn(command.env("COS_ASKPASS", &program));
     let mut called = Called::take(&host);
     called.asks_activation();
@@ -356,7 +362,10 @@ fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
     registered(seat.ends());
 
     // An empty password is a guess that cannot be right.
-    let mut client = Session::spawn(&mut alone(&host, &["enrol", "--password-fd", "0", "hostb"]));
+    let mut client = Session::spawn(&mut without_terminal(
+        &host,
+        &["enrol", "--password-fd", "0", "hostb"],
+    ));
     client.say("");
     let mut called = Called::take(&host);
     called.asks_activation();
@@ -370,7 +379,7 @@ fn a_name_is_no_line_of_the_descriptor() {
     let host = Host::new();
     for flags in [&["--password-fd", "0"][..], &["-o", "BatchMode=yes"], &[]] {
         let words = [&["enrol"][..], flags, &["hostb"]].concat();
-        let mut client = Session::spawn(&mut alone(&host, &words));
+        let mut client = Session::spawn(&mut without_terminal(&host, &words));
         client.say("1234-5678");
         let mut called = Called::take(&host);
         called.asks_name();
@@ -380,10 +389,10 @@ fn a_name_is_no_line_of_the_descriptor() {
 }
 
 #[test]
-fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
+fn denied_machine_sees_possible_causes() {
     let host = Host::new();
     let enrol = || {
-        Session::spawn(&mut alone(
+        Session::spawn(&mut without_terminal(
             &host,
             &["enrol", "--name", "PC", "--password-fd", "0", "hostb"],
         ))
@@ -405,7 +414,7 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
         assert!(ended.err.ends_with(&[log, command]), "{ended:?}");
     };
     lets_in(&ended);
-    let client = Session::spawn(&mut alone(&host, &["gui", "hostb", "hello"]));
+    let client = Session::spawn(&mut without_terminal(&host, &["gui", "hostb", "hello"]));
     Called::take(&host).denies();
     let ended = client.finish();
     lets_in(&ended);
@@ -435,7 +444,7 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
 
 /// What a script has prepared for its login is not used here.
 #[test]
-fn a_script_is_not_asked_by_the_door() {
+fn script_gets_no_registration_prompt() {
     let host = Host::new();
     let program = script(
         &host.folder,
@@ -449,7 +458,7 @@ fn a_script_is_not_asked_by_the_door() {
         &["run", "-o", "BatchMode=yes", "hostb", "true"],
     ] {
         for is_name in [true, false] {
-            let mut command = alone(&host, words);
+            let mut command = without_terminal(&host, words);
             let mut client = Session::spawn(command.env("COS_ASKPASS", &program));
             let _ = client.stdin.as_mut().unwrap().write_all(b"secret\nmore\n");
             let mut called = Called::take(&host);
@@ -485,7 +494,7 @@ fn a_script_is_not_asked_by_the_door() {
 
 /// First the inner door, then PAM, each with its own answer.
 #[test]
-fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
+fn user_at_a_terminal_answers_registration_then_pam() {
     let host = Host::new();
     let mut seat = Seat::take(&cos(&host, &["gui", "-l", "alice", "hostb", "hello"]));
     let mut called = Called::take(&host);
@@ -506,7 +515,7 @@ fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
 
 /// A user at a prompt is told when the host has gone, whatever prompted and whatever is half typed.
 #[test]
-fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
+fn user_at_a_prompt_sees_that_the_host_hung_up() {
     let host = Host::new();
     let gui = &["gui", "-l", "alice", "hostb", "hello"][..];
     let enrol = &["enrol", "hostb"][..];
@@ -551,7 +560,7 @@ fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
 
 /// Also before the host asks for the rest of a command.
 #[test]
-fn a_person_answers_the_door_for_a_command_too() {
+fn user_answers_registration_for_a_command() {
     let host = Host::new();
     let long = "x".repeat(limits::COMMAND_IN_HELLO);
     let mut seat = Seat::take(&cos(&host, &["run", "hostb", "true", &long]));
@@ -582,12 +591,12 @@ fn a_person_answers_the_door_for_a_command_too() {
 }
 
 #[test]
-fn who_asks_out_of_turn_gets_no_answer() {
+fn prompt_out_of_order_gets_no_answer() {
     let host = Host::new();
     let told = "it asks for answers out of turn";
     let enrol = ["enrol", "--name", "PC", "--password-fd", "0", "hostb"];
     let start = |words: &[&str]| {
-        let mut client = Session::spawn(&mut alone(&host, words));
+        let mut client = Session::spawn(&mut without_terminal(&host, words));
         let _ = client.stdin.as_mut().unwrap().write_all(b"secret\nmore\n");
         client
     };
@@ -629,7 +638,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
 
 /// A script's standard error contains only what its command writes.
 #[test]
-fn a_commands_errors_have_no_welcome_unless_somebody_watches() {
+fn welcome_is_shown_only_to_interactive_or_verbose_calls() {
     let host = Host::new();
     let welcome = [(Style::Info, "Welcome to hostb")];
     for (words, is_told) in [
@@ -637,7 +646,7 @@ fn a_commands_errors_have_no_welcome_unless_somebody_watches() {
         (&["run", "-v", "hostb", "true"], true),
         (&["gui", "--password-fd", "0", "hostb", "hello"], true),
     ] {
-        let client = Session::spawn(&mut alone(&host, words));
+        let client = Session::spawn(&mut without_terminal(&host, words));
         Called::take(&host).accepts(&welcome);
         let ended = client.finish();
         assert_eq!(ended.status, Some(0), "{ended:?}");

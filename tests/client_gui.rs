@@ -173,7 +173,7 @@ fn asks_again(socket: &mut TcpStream, sealer: &mut Sealer, texts: &[(Style, &str
 }
 
 #[test]
-fn a_host_that_does_not_stop_asking_is_given_up() {
+fn client_gives_up_on_a_host_that_keeps_prompting() {
     let host = Host::new();
     let mut command = asks_of(&host, &["--password-fd", "0"]);
     command.stdin(Stdio::piped());

@@ -103,7 +103,7 @@ fn what_is_missing_is_named_with_its_file() {
 
 /// Regression: it ignored such a table, used DNS and sent the password.
 #[test]
-fn cos_gui_stops_at_a_host_table_that_is_broken_or_that_others_can_write() {
+fn cos_gui_refuses_a_host_table_that_is_broken_or_writable_by_others() {
     let host = Host::new();
     host.listener.set_nonblocking(true).unwrap();
     let (port, file) = (host.port().to_string(), host.paths.hostinfo());
@@ -130,7 +130,7 @@ fn cos_gui_stops_at_a_host_table_that_is_broken_or_that_others_can_write() {
 }
 
 #[test]
-fn nobody_listens() {
+fn connection_refused_is_reported() {
     let host = Host::new();
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -193,7 +193,7 @@ fn another_service_answers() {
 }
 
 #[test]
-fn a_hello_that_does_not_come_has_its_time() {
+fn missing_hello_times_out() {
     let host = Host::new();
     let child = host.start(&["-oConnectTimeout=1", "hostb", "x"]);
     let connection = host.take();
@@ -208,7 +208,7 @@ fn a_hello_that_does_not_come_has_its_time() {
 }
 
 #[test]
-fn a_connection_that_is_cut() {
+fn truncated_connection_is_an_error() {
     let host = Host::new();
     let told = complaint(&host, |h| drop(h.take()));
     assert!(told.contains("before the handshake"), "{told}");
@@ -261,7 +261,7 @@ fn a_hello_that_offers_what_we_did_not() {
 }
 
 #[test]
-fn an_answer_that_is_not_the_hosts() {
+fn answer_not_from_the_host_is_refused() {
     let host = Host::new();
     let told = complaint(&host, |h| {
         let asked = h.take().greet().hear();
@@ -375,7 +375,7 @@ fn a_server_that_breaks_the_protocol() {
 /// Too much credit must not be granted for a stream that continues; for one that has ended, any
 /// grant is ignored.
 #[test]
-fn more_credit_than_may_be_counts_while_there_is_input() {
+fn excess_credit_is_an_error_while_there_is_input() {
     let host = Host::new();
     let mut child = host.start_with_input(&["hostb", "x"]);
     let input = child.stdin.take();

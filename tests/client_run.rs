@@ -34,7 +34,7 @@ fn the_status_is_the_remote_one() {
 }
 
 #[test]
-fn a_command_that_was_not_started_is_told_in_one_clean_line() {
+fn start_failure_is_reported_in_one_clean_line() {
     let host = Host::new();
     let child = host.start(&["hostb", "x"]);
     host.accept()
@@ -78,7 +78,7 @@ fn the_request_is_what_the_command_line_says() {
 }
 
 #[test]
-fn a_subsystem_is_asked_for_by_its_name_alone() {
+fn subsystem_request_has_only_its_name() {
     let host = Host::new();
     let mut command = host.cosrsh(&["-o", "Linger=3", "hostb", "-s", "sftp"]);
     command.env_clear().env("COS_CONFIG_DIR", &host.folder);
@@ -223,7 +223,7 @@ fn before_it_is_accepted_a_signal_ends_it() {
 }
 
 #[test]
-fn ssh_and_rsh_take_our_place() {
+fn ssh_and_rsh_replace_the_client_process() {
     let host = Host::new();
     let say = "#!/bin/sh\nprintf '%s|' \"${0##*/}\" \"$@\"\nexit 3\n";
     script(&host.folder, "ssh", say);
@@ -289,7 +289,7 @@ fn ssh_and_rsh_take_our_place() {
 }
 
 #[test]
-fn verbose_tells_each_step_and_nothing_on_standard_output() {
+fn verbose_reports_each_step_and_nothing_on_standard_output() {
     let host = Host::new();
     let child = host.start(&["-v", "hostb", "x"]);
     host.accept().end(End::Exited(4));

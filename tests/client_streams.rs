@@ -387,7 +387,7 @@ fn a_disk_that_is_full_ends_the_session() {
 
 /// As with ssh: nothing can be reported there, and nothing else is wrong.
 #[test]
-fn standard_error_that_cannot_be_written_ends_alone() {
+fn unwritable_standard_error_ends_only_that_stream() {
     let host = Host::new();
     let mut command = host.cosrsh(&["-n", "hostb", "x"]);
     let child = command.stderr(dev_full()).spawn().unwrap();
@@ -403,7 +403,7 @@ fn standard_error_that_cannot_be_written_ends_alone() {
 
 /// Regression: `nohup cos run`, `0>/dev/null` and `</tmp` ended the whole command.
 #[test]
-fn unreadable_input_ends_that_stream_alone() {
+fn unreadable_input_ends_only_that_stream() {
     let host = Host::new();
     let writable = |path: &str| std::fs::OpenOptions::new().write(true).open(path).unwrap();
     let (_read, write) = nix::unistd::pipe().unwrap();
@@ -432,7 +432,7 @@ fn unreadable_input_ends_that_stream_alone() {
 }
 
 #[test]
-fn unwritable_output_ends_that_stream_alone() {
+fn unwritable_output_ends_only_that_stream() {
     let host = Host::new();
     let readable = std::fs::File::open("/dev/null").unwrap();
     let mut command = host.cosrsh(&["-n", "hostb", "x"]);
@@ -487,7 +487,7 @@ fn an_output_that_ends_early_is_seen_to_end() {
 }
 
 #[test]
-fn an_output_that_nobody_reads_holds_nothing_up() {
+fn unread_output_does_not_block_the_other_streams() {
     let host = Host::new();
     let mut child = host.start_with_input(&["hostb", "x"]);
     let mut session = host.accept();
@@ -565,7 +565,7 @@ fn descriptors_that_are_closed_at_the_start() {
 
 /// A user must always be able to stop the client: with one signal if the host is dead.
 #[test]
-fn one_signal_ends_a_client_whose_host_does_not_answer() {
+fn one_signal_ends_a_client_when_its_host_does_not_answer() {
     let signals = [
         (Kill::SIGTERM, Signal::Terminate),
         (Kill::SIGHUP, Signal::Hangup),

@@ -232,7 +232,7 @@ fn sighup_names_the_keys_that_take_a_restart() {
 
 /// An administrator's change takes effect with the next connection.
 #[test]
-fn the_host_table_is_read_anew_when_it_changes() {
+fn host_table_is_reloaded_when_it_changes() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
     let caller = Caller::of(&d);
     let hostinfo = d.server().join("hostinfo");
@@ -325,7 +325,7 @@ fn a_machine_that_cannot_be_recorded_is_refused() {
 
 /// A name for which no name server answers affects only its own host, and delays no other.
 #[test]
-fn a_name_that_does_not_resolve_delays_nobody() {
+fn unresolvable_name_delays_no_other_host() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
     let more: String = (0..40)
         .map(|n| format!("h{n}.invalid cos run-as={}\n", me()))

@@ -294,7 +294,7 @@ fn the_environment_names_the_folder() {
 }
 
 #[test]
-fn the_output_is_the_commands_alone_whatever_the_client_tells() {
+fn standard_output_has_only_the_commands_output() {
     let d = Daemon::start();
     d.install_cosrsh();
     let out = run(&mut d.cosrsh(&["-v", "hostb", "printf out; printf err >&2; exit 3"]));
@@ -336,7 +336,7 @@ fn what_cannot_be_had_fails_cleanly() {
 }
 
 #[test]
-fn nobody_listens_there() {
+fn connection_refused_is_reported_by_cosrsh() {
     let mut d = Daemon::start();
     d.install_cosrsh();
     d.child.kill().unwrap();
@@ -357,7 +357,7 @@ fn nobody_listens_there() {
 }
 
 #[test]
-fn one_table_serves_a_mixed_park() {
+fn one_host_table_serves_cos_ssh_and_rsh_hosts() {
     let d = Daemon::start();
     d.install_cosrsh();
     let fakes = d.folder.path("fakes");

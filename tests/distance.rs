@@ -161,7 +161,7 @@ fn exits(mut client: Child) {
 }
 
 #[test]
-fn from_afar_more_is_under_way_than_a_small_window_has() {
+fn distant_host_gets_more_than_a_small_window_in_flight() {
     let (d, line) = far("");
     let mut up = piped(&mut d.cos(&["wc -c"]));
     let given = give(&mut up, VOLUME);
@@ -181,7 +181,7 @@ fn from_afar_more_is_under_way_than_a_small_window_has() {
 }
 
 #[test]
-fn from_afar_both_ways_at_once_are_whole() {
+fn distant_host_transfers_both_ways_at_once_completely() {
     let (d, line) = far("");
     let mut client = piped(&mut d.cos(&["cat"]));
     let given = give(&mut client, VOLUME);
@@ -284,7 +284,7 @@ fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
 /// Regression: each of a hundred sessions that had transferred much left some 30 KiB among memory
 /// that others still used, and 6 KiB in its own thread's cache.
 #[test]
-fn sessions_that_have_carried_much_and_rest_leave_no_memory_behind() {
+fn idle_sessions_after_much_data_free_their_memory() {
     const SESSIONS: usize = 64;
     const CARRIED: usize = 8 * MIB;
     let d = Daemon::start_with("", "");
@@ -459,7 +459,7 @@ fn a_client_grants_more_to_a_host_that_waits_for_it() {
 
 /// It also grants no more if its own reader is slow.
 #[test]
-fn a_client_whose_reader_is_slow_grants_no_more() {
+fn client_with_a_slow_reader_grants_no_more() {
     let host = Host::new();
     let mut child = host.start(&["hostb", "x"]);
     let mut out = child.stdout.take().unwrap();

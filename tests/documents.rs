@@ -346,7 +346,7 @@ fn the_times_of_the_protocol() {
 
 /// Regression: the page did not describe the card's format and checksum.
 #[test]
-fn the_card_of_the_protocol_page_is_read_and_written_as_it_stands_there() {
+fn card_of_the_protocol_page_round_trips_exactly() {
     use cosserver::config::card::Card;
     use sha2::Digest as _;
     let page = text("docs/PROTOCOL.md");
@@ -405,7 +405,7 @@ fn the_card_of_the_protocol_page_is_read_and_written_as_it_stands_there() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_existing_targets() {
     let mut links = 0;
     for path in files()
         .iter()
@@ -429,7 +429,7 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn guarding_tests_are_there() {
+fn tests_named_in_documents_exist() {
     for document in ["docs/THREATS.md", "docs/LESSONS.md"] {
         let mut named = 0;
         for (number, line) in (1..).zip(text(document).lines()) {
@@ -481,7 +481,7 @@ fn make_has_what_the_documents_name() {
 }
 
 #[test]
-fn the_fuzz_targets_are_those_that_are_built_and_told_of() {
+fn fuzz_targets_are_built_and_documented() {
     let sources = files().into_iter().filter_map(|path| {
         let name = relative(&path).strip_prefix("fuzz/fuzz_targets/")?;
         Some(name.strip_suffix(".rs")?.to_owned())
@@ -502,7 +502,7 @@ fn the_fuzz_targets_are_those_that_are_built_and_told_of() {
 
 /// Under inetd the daemon itself does not limit the number of connections.
 #[test]
-fn xinetd_is_told_how_many_there_may_be() {
+fn xinetd_example_limits_connections() {
     let example = text("etc/xinetd");
     for (key, words) in [("instances", 1), ("per_source", 1), ("cps", 2)] {
         let line = example
@@ -517,7 +517,7 @@ fn xinetd_is_told_how_many_there_may_be() {
 }
 
 #[test]
-fn the_news_are_of_this_version() {
+fn first_version_in_news_is_this_version() {
     let version = env!("CARGO_PKG_VERSION");
     let news = text("NEWS");
     let first = news

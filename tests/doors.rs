@@ -187,7 +187,7 @@ impl Machine {
         self.asks(Credential::Password, Service::Gui(gui), &["xterm"])
     }
 
-    fn is_let_in(&self) -> bool {
+    fn is_allowed(&self) -> bool {
         matches!(self.enrols(), Heard::Accepted(_))
     }
 
@@ -248,7 +248,7 @@ fn start() -> (Daemon, Manager) {
 }
 
 #[test]
-fn out_of_the_box_hosts_with_a_cookie_pass_and_nobody_else() {
+fn by_default_only_hosts_with_a_cookie_are_allowed() {
     let (d, mut m) = start();
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
@@ -284,7 +284,7 @@ fn an_excluded_machine_is_refused_before_its_request_is_decoded() {
     garbage("excluded");
     machine.is_refused(&d, "excluded");
     m.outer.delete(List::Exclude, &machine.id()).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
 }
 
 #[test]
-fn a_closed_door_wants_a_machine_on_both_lists() {
+fn closed_outer_door_requires_the_machine_on_both_lists() {
     let (d, mut m) = start();
     let machine = Machine::new(&d);
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
@@ -379,7 +379,7 @@ fn a_closed_door_wants_a_machine_on_both_lists() {
     };
     is_told(false, true);
     m.close();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     m.inner.delete(&machine.id()).unwrap();
     is_told(true, false);
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
@@ -410,7 +410,7 @@ fn in_build_mode_a_name_registers() {
         "registered machine={} name=Reception",
         machine.id()
     ));
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     for wrong in ["", " ", "a\u{1b}[2Jb", &"x".repeat(300)] {
         let (_, mut talk) = Machine::new(&d).is_asked();
         must_be(&d, &talk.answers(wrong).unwrap_err(), "activation");
@@ -446,7 +446,7 @@ fn an_activation_password_registers_once_under_the_managers_name() {
 /// A connection that only waits at the inner door's prompt makes room for others, and does not lock
 /// them out.
 #[test]
-fn who_sits_at_the_prompt_makes_room_for_another_address() {
+fn connection_at_the_prompt_is_evicted_for_another_address() {
     let d = Daemon::start_with(
         &format!("{SETTINGS}[limits]\nsilent-per-source = 500\n"),
         "",
@@ -468,7 +468,7 @@ fn who_sits_at_the_prompt_makes_room_for_another_address() {
 }
 
 #[test]
-fn the_backdoor_registers_whoever_knows_it() {
+fn backdoor_password_registers_any_machine() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     m.inner.set_backdoor(Some(b"sesame")).unwrap();
@@ -484,7 +484,7 @@ fn the_backdoor_registers_whoever_knows_it() {
 }
 
 #[test]
-fn a_door_that_closes_meanwhile_registers_nobody() {
+fn outer_door_closed_during_the_prompt_prevents_registration() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
@@ -499,7 +499,7 @@ fn a_door_that_closes_meanwhile_registers_nobody() {
 /// A writer delays a registration, and the manager closes the outer door at the same time: the
 /// decision from before no longer counts.
 #[test]
-fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
+fn outer_door_closed_while_a_registration_waits_denies_it() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
@@ -527,7 +527,7 @@ fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
 /// Each denial has the penalty of a wrong proof for its source, which is left with one slot at a
 /// time.
 #[test]
-fn whoever_is_refused_at_the_doors_is_penalised() {
+fn denial_by_the_registry_is_penalised() {
     let settings =
         "[daemon]\nrefusal-interval = 1\n[penalties]\nauthfail = 100\nmin = 50\nexempt = []\n";
     let d = Daemon::start_with(settings, "");
@@ -592,7 +592,7 @@ fn what_comes_with_a_registration_is_what_the_page_says() {
 /// Regression: a client that hung up before it was told was only penalised for leaving, and if the
 /// inner door was slow, the log did not show its guess.
 #[test]
-fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
+fn disconnect_hides_no_wrong_activation_password_or_other_refusal() {
     let settings = "[daemon]\nrefusal-interval = 1\n[penalties]\nauthfail = 100\nnoauth = 0\n\
         grace-exceeded = 0\nmin = 50\nexempt = []\n";
     let d = Daemon::start_with(settings, "");
@@ -637,14 +637,14 @@ fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
 
 /// The time when a machine was last seen is recorded, once an hour.
 #[test]
-fn a_machine_that_is_let_in_was_seen() {
+fn allowed_machine_is_recorded_as_seen() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     let machine = Machine::new(&d);
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
     let seen = |m: &Manager| m.inner.machine(&machine.id()).unwrap().unwrap().seen;
     assert_eq!(seen(&m), None);
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     until("it was seen", || seen(&m).is_some());
     let path = m.inner.file().to_owned();
     let set = |m: &Manager, ago: u64| {
@@ -654,19 +654,19 @@ fn a_machine_that_is_let_in_was_seen() {
         seen(m)
     };
     let before = set(&m, 3_000);
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     // After this, no earlier write is still pending.
     m.inner.set(&[Setting::BuildMode(true)]).unwrap();
     assert_eq!(Machine::new(&d).is_asked().1.answers("new"), Ok(vec![]));
     assert_eq!(seen(&m), before);
     let before = set(&m, 4_000);
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     until("it was seen again", || seen(&m) > before);
 }
 
 /// A client that guesses and hangs up is not faster than one that waits for its denial.
 #[test]
-fn guesses_without_waiting_for_the_answer_are_no_faster() {
+fn not_waiting_for_the_denial_does_not_speed_up_activation_guesses() {
     let d = Daemon::start_with("[penalties]\nexempt = []\n", "");
     let mut m = Manager::of(&d.server());
     m.outer.set_level(Level::Open).unwrap();
@@ -692,7 +692,7 @@ fn guesses_without_waiting_for_the_answer_are_no_faster() {
 }
 
 #[test]
-fn the_welcome_reaches_whoever_is_let_in() {
+fn welcome_text_reaches_allowed_machines() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     let words = "Welcome to hostb";
@@ -711,28 +711,28 @@ fn the_welcome_reaches_whoever_is_let_in() {
 }
 
 #[test]
-fn local_machines_are_not_asked_about_where_only_remote_ones_are() {
+fn registry_skips_local_machines_at_the_remote_only_level() {
     let (d, mut m) = start();
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
     m.inner.set(&[Setting::RemoteOnly(true)]).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     m.outer.put(List::Exclude, &machine.id(), "").unwrap();
     machine.is_refused(&d, "excluded");
 }
 
 #[test]
-fn at_level_0_nobody_is_asked_about() {
+fn at_level_0_the_registry_is_not_consulted() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Off).unwrap();
-    assert!(Machine::new(&d).is_let_in());
+    assert!(Machine::new(&d).is_allowed());
     assert_eq!(m.inner.count().unwrap(), 0);
 }
 
 /// If a host's signer vouches for a user, the registry checks the host's machine; but a user whose
 /// own key is excluded is denied.
 #[test]
-fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
+fn registry_checks_the_machine_of_the_vouching_host() {
     let (d, mut m) = start();
     let caller = Caller::of(&d);
     let user = KeyPair::random().unwrap();
@@ -775,7 +775,7 @@ fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
 
 /// A known machine without a cookie gains nothing.
 #[test]
-fn a_known_machine_is_no_host() {
+fn registered_machine_is_not_a_host() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Off).unwrap();
     let machine = Machine::new(&d);
@@ -792,7 +792,7 @@ fn a_known_machine_is_no_host() {
 }
 
 #[test]
-fn a_session_of_a_machine_that_is_excluded_at_once_is_hung_up() {
+fn exclusion_with_now_hangs_up_the_machines_session() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     m.inner.set(&[Setting::BuildMode(true)]).unwrap();
@@ -848,7 +848,7 @@ fn door_process(d: &Daemon) -> Pid {
 /// It holds the registry's files and its channel, and no socket of an unauthenticated connection;
 /// tests/sandbox.rs checks that it has no key.
 #[test]
-fn the_door_process_can_open_nothing_else() {
+fn registry_worker_can_open_only_its_own_files() {
     // Only root can see what it holds.
     if !daemon::needs_root() {
         return;
@@ -867,7 +867,7 @@ fn the_door_process_can_open_nothing_else() {
 }
 
 #[test]
-fn a_door_process_that_dies_is_started_anew() {
+fn registry_worker_that_dies_is_restarted() {
     let (d, _m) = start_shared();
     let processes = || -> Vec<i32> {
         let all = daemon::children(d.pid()).into_iter();
@@ -887,20 +887,20 @@ fn a_door_process_that_dies_is_started_anew() {
 }
 
 #[test]
-fn a_door_process_that_hangs_costs_its_time_and_denies() {
+fn hanging_registry_worker_times_out_and_denies() {
     let (d, mut m) = start_shared();
     daemon::stop(door_process(&d).as_raw());
     d.says(255, &["true"]);
     d.log.wait("cause=registry");
     d.says(0, &["true"]);
     m.outer.set_level(Level::Off).unwrap();
-    assert!(Machine::new(&d).is_let_in());
+    assert!(Machine::new(&d).is_allowed());
 }
 
 /// The registry worker that is started for it waits for the outer door once, and reports which file
 /// is locked; the next connection after the lock is released is allowed.
 #[test]
-fn whoever_keeps_the_outer_door_locked_is_named_by_its_file() {
+fn locked_outer_door_is_reported_with_its_file() {
     let (d, _m) = start();
     d.says(0, &["true"]);
     let locked = rusqlite::Connection::open(d.server().join("state/sestab.db")).unwrap();
@@ -913,7 +913,7 @@ fn whoever_keeps_the_outer_door_locked_is_named_by_its_file() {
 }
 
 #[test]
-fn a_door_that_is_damaged_while_the_daemon_runs_denies_and_says_where() {
+fn registry_file_damaged_at_run_time_denies_and_is_named_in_the_log() {
     let (d, m) = start();
     d.says(0, &["true"]);
     drop(m);
@@ -932,7 +932,7 @@ fn a_door_that_is_damaged_while_the_daemon_runs_denies_and_says_where() {
 /// The inner door is moved to another directory: another registry worker replaces the one that
 /// could not read there.
 #[test]
-fn the_inner_door_is_moved_under_a_running_daemon() {
+fn inner_door_can_be_moved_under_a_running_daemon() {
     let (d, mut m) = start();
     d.says(0, &["true"]);
     let shared = d.folder.path("shared");
@@ -946,7 +946,7 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
     inner.add(&machine.id(), &name("pc"), true).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     inner.set(&[Setting::BuildMode(true)]).unwrap();
     let newcomer = Machine::new(&d);
     assert_eq!(newcomer.is_asked().1.answers("new"), Ok(vec![]));
@@ -959,19 +959,19 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     fs::rename(&shared, d.folder.path("away")).unwrap();
     machine.is_refused(&d, "registry");
     fs::rename(d.folder.path("away"), &shared).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     // Another directory in its place, as after a new mount.
     let copy = d.folder.path("copy");
     daemon::must(Command::new("cp").arg("-a").args([&shared, &copy]));
     fs::rename(&shared, d.folder.path("old")).unwrap();
     fs::rename(&copy, &shared).unwrap();
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
 }
 
 /// The registry is on this host only: the monitor reads it by itself, without a registry worker.
 /// Only while a process is writing does a worker wait for it; other connections are not delayed.
 #[test]
-fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
+fn registry_writer_delays_only_connections_that_need_the_registry() {
     let (d, mut m) = start();
     d.says(0, &["true"]);
     let (known, banned) = (Machine::new(&d), Machine::new(&d));
@@ -983,7 +983,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
     until("the host is on the list", || {
         m.inner.machine(&host).unwrap().is_some()
     });
-    assert!(known.is_let_in());
+    assert!(known.is_allowed());
     until("the machine was seen", || {
         let machine = m.inner.machine(&known.id()).unwrap();
         machine.unwrap().seen.is_some()
@@ -994,7 +994,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
     let locked = rusqlite::Connection::open(d.server().join("state/idfile.db")).unwrap();
     locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| known.is_let_in());
+        let waits = scope.spawn(|| known.is_allowed());
         until("a process waits for whoever writes", || {
             processes() > before
         });
@@ -1023,7 +1023,7 @@ fn refuses_to_start(folder: &Folder, words: &[&str]) {
 }
 
 #[test]
-fn a_daemon_whose_doors_are_not_sound_does_not_start_and_changes_nothing() {
+fn daemon_with_a_damaged_registry_does_not_start_and_changes_nothing() {
     let folder = daemon::prepare("", "");
     drop(Manager::of(&folder.path("S")));
     for file in ["sestab.db", "idfile.db"] {
@@ -1054,7 +1054,7 @@ fn a_daemon_whose_doors_are_not_sound_does_not_start_and_changes_nothing() {
 /// A missing registry file is not silently recreated: excluded or deleted machines would be
 /// allowed. The daemon starts, denies, and serves again when the file is back.
 #[test]
-fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
+fn missing_registry_file_is_not_silently_recreated() {
     let mut folder = daemon::prepare("", "");
     drop(Manager::of(&folder.path("S")));
     let both = ["sestab.db", "idfile.db"];
@@ -1089,7 +1089,7 @@ fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
 
 /// Earlier decisions still apply after a restart.
 #[test]
-fn the_doors_are_as_they_were_after_a_restart() {
+fn registry_decisions_survive_a_restart() {
     let folder = daemon::prepare("", "");
     let mut m = Manager::of(&folder.path("S"));
     m.inner.add(&Id([7; 16]), &name("pc"), true).unwrap();
@@ -1107,7 +1107,7 @@ fn the_doors_are_as_they_were_after_a_restart() {
 // ---- inetd ----
 
 #[test]
-fn under_inetd_the_doors_are_the_same() {
+fn under_inetd_the_registry_decides_the_same() {
     let d = Daemon::inetd_as(SETTINGS);
     let mut m = Manager::of(&d.server());
     let machine = Machine::new(&d);
@@ -1121,14 +1121,14 @@ fn under_inetd_the_doors_are_the_same() {
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
     let (_, mut talk) = machine.is_asked();
     assert_eq!(talk.answers("secret"), Ok(vec![]));
-    assert!(machine.is_let_in());
+    assert!(machine.is_allowed());
     m.outer.put(List::Exclude, &id, "hosta").unwrap();
     d.says(255, &["true"]);
 }
 
 /// Each of inetd's daemons knows only its own connection: it is told to check again.
 #[test]
-fn under_inetd_a_machine_that_is_excluded_at_once_is_hung_up() {
+fn under_inetd_exclusion_with_now_hangs_up_the_machines_session() {
     let d = Daemon::inetd_as(SETTINGS);
     let exclude = |id: Id| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cosadm"));

@@ -102,7 +102,7 @@ fn machines_are_added_listed_renamed_and_deleted() {
 
 /// `machine add` needs no second command, also while the outer door is closed.
 #[test]
-fn a_machine_that_is_added_while_the_outer_door_is_closed_is_let_in() {
+fn machine_added_while_the_outer_door_is_closed_is_allowed() {
     let s = Host::new();
     assert_eq!(s.json(&["door", "status"])["level"], 2);
     let added = s.json(&["machine", "add", A, "--name", "a"]);
@@ -125,7 +125,7 @@ fn a_machine_that_is_added_while_the_outer_door_is_closed_is_let_in() {
 }
 
 #[test]
-fn a_machine_is_named_by_its_name_where_one_alone_has_it() {
+fn machine_name_is_accepted_where_it_is_unique() {
     let s = Host::new();
     s.good(&["machine", "add", A, "--name", "Reception PC"]);
     s.good(&["machine", "add", B, "--name", "attic"]);
@@ -158,7 +158,7 @@ fn a_machine_is_named_by_its_name_where_one_alone_has_it() {
 
 /// Several machines may have the same name, and the manager is told.
 #[test]
-fn who_has_a_name_already_is_told() {
+fn machine_add_reports_a_name_already_in_use() {
     let s = Host::new();
     let told = s.tells(&["machine", "add", A, "--name", "attic"]);
     assert!(!told.contains("as well"), "{told}");
@@ -211,7 +211,7 @@ fn a_host_that_is_deleted_is_named() {
 }
 
 #[test]
-fn the_excluded_are_listed_and_let_go() {
+fn exclusions_are_listed_and_removed() {
     let s = Host::new();
     s.good(&["machine", "add", A, "--name", "Reception"]);
     // The inner door knows the name.
@@ -254,7 +254,7 @@ fn the_excluded_are_listed_and_let_go() {
 }
 
 #[test]
-fn who_is_excluded_now_is_hung_up() {
+fn exclude_now_hangs_up_sessions() {
     let d = Daemon::start();
     let s = Host::of(d.server());
     let key = keys::load_machine_key(&Host::of(d.client()).paths())
@@ -396,7 +396,7 @@ fn one_time_passwords_are_made_chosen_and_deleted() {
 }
 
 #[test]
-fn the_outer_door_closes_over_who_is_authorized() {
+fn door_close_includes_authorized_machines() {
     let s = Host::new();
     let told = s.bad(1, &["door", "close"]);
     assert!(
@@ -803,7 +803,7 @@ fn a_machine_is_inquired_as_the_daemon_decides() {
 }
 
 #[test]
-fn check_says_whom_the_doors_let_in() {
+fn check_reports_which_machines_the_registry_allows() {
     let s = Host::new();
     let check = |s: &Host| text(&s.run(&["check"]).stdout);
     let told = check(&s);
@@ -838,7 +838,7 @@ fn check_says_whom_the_doors_let_in() {
 
 /// A slow reader of a list does not block writers.
 #[test]
-fn a_list_that_nobody_reads_stops_no_writer() {
+fn unread_list_does_not_block_writers() {
     let s = Host::new();
     let mut inner = s.inner();
     let names = (0..3_000_u32).map(|n| {
@@ -869,7 +869,7 @@ fn a_list_that_nobody_reads_stops_no_writer() {
 }
 
 #[test]
-fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
+fn missing_inner_door_does_not_affect_commands_on_the_outer_door() {
     let s = Host::new();
     fs::remove_file(Inner::path(&s.paths(), None)).unwrap();
     let told = s.bad(1, &["machine", "list"]);
@@ -906,7 +906,7 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
 
 /// A command reports what it leaves undone, and the command for it.
 #[test]
-fn what_is_left_to_be_done_is_told() {
+fn remaining_steps_are_reported_with_their_commands() {
     let s = Host::new();
     s.good(&["machine", "add", A, "--name", "a"]);
     s.good(&["door", "close"]);

@@ -72,7 +72,7 @@ fn tries(at: &At, machine: &Machine, count: usize) -> String {
 }
 
 #[test]
-fn an_excluded_machine_is_refused_before_it_is_listened_to() {
+fn excluded_machine_is_refused_before_its_request_is_read() {
     // Only root can see how much memory the daemon has.
     if !daemon::needs_root() {
         return;

@@ -285,7 +285,7 @@ fn killer(folder: &Folder) -> PathBuf {
 fn is_killed(killer: &Path, at: &Path, what: &str, n: u32, torn: bool) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap());
     let (_, module) = module_path!().split_once("::").unwrap();
-    let test = format!("{module}::a_process_that_may_be_killed");
+    let test = format!("{module}::killable_child_process");
     child.args(["--exact", &test, "--nocapture"]);
     child.env("KILLED_WORK", what).env("KILLED_AT", at);
     ends_by_kill(&mut child, killer, at, n, torn)
@@ -306,7 +306,7 @@ fn ends_by_kill(child: &mut Command, killer: &Path, at: &Path, n: u32, torn: boo
 
 /// The other tests start this one in separate processes; by itself it does nothing.
 #[test]
-fn a_process_that_may_be_killed() {
+fn killable_child_process() {
     let Some(what) = std::env::var_os("KILLED_WORK") else {
         return;
     };
@@ -461,7 +461,7 @@ fn serves_once(at: &Path, found: &State) {
 
 /// A host that is started for the first time.
 #[test]
-fn doors_are_made_whole_or_not_at_all() {
+fn registry_is_created_completely_or_not_at_all() {
     let tools = Folder::new();
     let killer = killer(&tools);
     for torn in [false, true] {

@@ -77,7 +77,7 @@ fn one_of_many_gets_a_one_time_password() {
 }
 
 #[test]
-fn one_of_many_gets_it_at_two_hosts_that_share_the_inner_door() {
+fn one_of_many_gets_a_one_time_password_at_two_hosts_with_a_shared_inner_door() {
     cosserver::sys::process::raise_descriptors(u64::MAX);
     let folder = Folder::new();
     let shared = shared_door(&folder);

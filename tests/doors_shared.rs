@@ -73,7 +73,7 @@ impl Hosts {
 }
 
 #[test]
-fn what_one_host_learns_all_know() {
+fn registration_at_one_host_is_known_to_all() {
     let mut hosts = Hosts::start();
     // Registered at one host, in each of the ways.
     let (by_name, by_password) = (Machine::new(), Machine::new());
@@ -124,7 +124,7 @@ fn what_one_host_learns_all_know() {
 /// All four allow every authorized machine, whatever the manager changes for other machines; an
 /// unauthorized one is never allowed.
 #[test]
-fn all_serve_while_the_manager_works() {
+fn all_hosts_serve_during_administration() {
     let mut hosts = Hosts::start();
     let (friend, stranger) = (Machine::new(), Machine::new());
     hosts

@@ -18,7 +18,7 @@ use daemon::{Daemon, long};
 use door::{At, Machine, Manager, fresh_address};
 
 /// Connections at the same time; each gets a denial per second.
-const STRANGERS: usize = 32;
+const CONNECTIONS: usize = 32;
 
 /// Denied by the outer door, after it, by the inner door, and for an invalid request.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64
 }
 
 #[test]
-fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
+fn registry_refusal_time_does_not_reveal_its_cause() {
     let d = Daemon::start_with(door::QUICK, "");
     let mut m = Manager::at(&d, Level::Closed);
     let (at, banned, caller) = (At::of(&d), Machine::new(), Caller::of(&d));
@@ -79,7 +79,7 @@ fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
     let looks: &[usize] = if long() { &[2_000] } else { &[200, 800] };
     let mut last = String::new();
     for each in looks {
-        match told_apart(*each, &at, &banned, &caller) {
+        match distinguishable_causes(*each, &at, &banned, &caller) {
             None => return,
             Some(words) => last = words,
         }
@@ -88,13 +88,18 @@ fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
 }
 
 /// Has each cause denied this often. Returns two causes that can be distinguished, if any.
-fn told_apart(each: usize, at: &At, banned: &Machine, caller: &Caller) -> Option<String> {
+fn distinguishable_causes(
+    each: usize,
+    at: &At,
+    banned: &Machine,
+    caller: &Caller,
+) -> Option<String> {
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
-        for stranger in 0..STRANGERS {
+        for stranger in 0..CONNECTIONS {
             let samples = &samples;
             threads.spawn(move || {
-                for round in 0..usize::div_ceil(each, STRANGERS) {
+                for round in 0..usize::div_ceil(each, CONNECTIONS) {
                     for n in order(CAUSES.len(), stranger, round) {
                         let (why, cause) = CAUSES[n];
                         let (_, after) = refused(why, at, banned, caller);

@@ -128,7 +128,7 @@ fn is_registered(ended: &Ended, id: Id) {
     );
 }
 
-fn is_let_in_already(ended: &Ended, id: Id) {
+fn is_already_allowed(ended: &Ended, id: Id) {
     let words = format!("{ADDRESS} already allows this machine: {id}");
     assert_eq!(
         (ended.status, &ended.out),
@@ -173,7 +173,7 @@ fn in_build_mode_a_name_registers() {
     // From now on it is not prompted, in build mode or not.
     for on in [true, false] {
         doors.set(Setting::BuildMode(on));
-        is_let_in_already(&m.enrols(&[], &[]), m.id());
+        is_already_allowed(&m.enrols(&[], &[]), m.id());
     }
     // A user types it.
     doors.set(Setting::BuildMode(true));
@@ -194,7 +194,7 @@ fn in_build_mode_a_name_registers() {
 
 /// As at a login: the user accepts the host's key first.
 #[test]
-fn a_host_whose_key_is_not_pinned_is_asked_nothing_before_somebody_agrees() {
+fn unpinned_host_key_is_accepted_before_registration_starts() {
     let d = Daemon::start();
     let mut doors = Doors::of(&d, Level::Open);
     doors.set(Setting::BuildMode(true));
@@ -262,7 +262,7 @@ fn a_one_time_password_registers_once_and_under_the_managers_name() {
 
 /// Step 24.
 #[test]
-fn the_backdoor_registers_whoever_knows_it() {
+fn backdoor_password_registers_any_machine() {
     let d = Daemon::start();
     let mut doors = Doors::of(&d, Level::Open);
     doors.inner.set_backdoor(Some(b"back door")).unwrap();
@@ -281,7 +281,7 @@ fn the_backdoor_registers_whoever_knows_it() {
 /// While the outer door is closed, or the machine excluded, it is not prompted, whatever the answer
 /// would be.
 #[test]
-fn whoever_is_kept_out_is_not_asked() {
+fn denied_machine_is_not_prompted() {
     let d = Daemon::start();
     let mut doors = Doors::of(&d, Level::Closed);
     doors.set(Setting::BuildMode(true));
@@ -298,7 +298,7 @@ fn whoever_is_kept_out_is_not_asked() {
     is_denied(&d, &tries(), "unknown-machine", &m.id().to_string());
     // On both lists, it is allowed.
     doors.inner.add(&m.id(), &name("PC"), true).unwrap();
-    is_let_in_already(&tries(), m.id());
+    is_already_allowed(&tries(), m.id());
     // If excluded, it is denied whatever else applies.
     for level in Level::ALL {
         doors.outer.set_level(level).unwrap();
@@ -309,7 +309,7 @@ fn whoever_is_kept_out_is_not_asked() {
     // Level 0 checks no list of machines.
     doors.outer.set_level(Level::Off).unwrap();
     let other = Machine::new(&d);
-    is_let_in_already(&other.enrols(&[], &[]), other.id());
+    is_already_allowed(&other.enrols(&[], &[]), other.id());
     assert_eq!(doors.names(), ["PC"]);
 }
 
@@ -383,7 +383,7 @@ fn gui(folder: &Path, port: u16, flags: &[&str]) -> Command {
 }
 
 #[test]
-fn at_a_login_the_door_asks_first_and_a_script_is_not_asked() {
+fn login_prompts_for_registration_first_and_a_script_gets_no_prompt() {
     if !needs_root() {
         return;
     }

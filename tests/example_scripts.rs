@@ -147,7 +147,7 @@ fn mirror_deletes_what_is_gone_and_tries_again() {
 }
 
 #[test]
-fn backup_removes_archives_of_its_own_host_alone() {
+fn backup_removes_only_archives_of_its_own_host() {
     let Some(machine) = serving() else { return };
     let others = "hostb-2-20200101T000000-0000001.tar.gz
 hostb-2-20200102T000000-0000001.tar.gz
@@ -222,7 +222,7 @@ fn backup_interrupted_leaves_no_part() {
 }
 
 #[test]
-fn mirror_never_makes_the_root_folder_of_an_empty_word() {
+fn mirror_refuses_empty_arguments() {
     let Some(machine) = serving() else { return };
     stub(&machine, "rsync", "printf '%s\\n' \"$@\" >/root/words");
     for refused in [
@@ -250,7 +250,7 @@ fn mirror_never_makes_the_root_folder_of_an_empty_word() {
 }
 
 #[test]
-fn mirror_interrupted_takes_rsync_along() {
+fn mirror_interrupted_ends_rsync() {
     let Some(machine) = serving() else { return };
     stub(&machine, "rsync", HANGS);
     for (signal, status) in SIGNALS {
@@ -260,7 +260,7 @@ fn mirror_interrupted_takes_rsync_along() {
 }
 
 #[test]
-fn a_host_that_looks_like_a_flag_is_no_success() {
+fn host_name_that_looks_like_a_flag_fails() {
     let Some(machine) = serving() else { return };
     machine.must("mkdir /root/backup; tar -cf /root/a.tar /etc/passwd; echo -V >/root/hosts");
     for (status, line) in [
@@ -438,7 +438,7 @@ fn follow_log_follows_a_host_that_is_named_twice() {
 }
 
 #[test]
-fn follow_log_ends_when_nobody_reads_its_lines() {
+fn follow_log_ends_when_its_reader_closes() {
     let Some(machine) = serving() else { return };
     must(&machine, MORE_NAMES);
     // One host's log has no new lines, so its follower cannot notice.
@@ -641,7 +641,7 @@ fn cron_job_killed_leaves_the_lock_to_its_command() {
 }
 
 #[test]
-fn cron_job_runs_once_at_a_time_and_tells_failures_alone() {
+fn cron_job_runs_once_at_a_time_and_reports_only_failures() {
     let Some(machine) = serving() else { return };
     let quiet = "./cron-job.sh report hostb 'echo out; echo err >&2'";
     assert_eq!(ends(&machine, 0, quiet), "");
@@ -747,7 +747,7 @@ fn deploy_interrupted_while_unpacking_removes_the_release() {
 }
 
 #[test]
-fn deploy_tells_a_failed_roll_back() {
+fn deploy_reports_a_failed_roll_back() {
     let Some(machine) = serving() else { return };
     deployed(&machine);
     let said = ends(

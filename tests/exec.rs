@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, passed_over, prepare, run};
+use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, prepare, report_skipped, run};
 use nix::unistd::{Uid, User};
 
 /// Denials that come soon.
@@ -249,7 +249,7 @@ fn a_host_is_reached_by_an_address_of_a_link() {
         command
     };
     if !run(&mut own("true")).status.success() {
-        passed_over("no network namespace, or no ip(8)");
+        report_skipped("no network namespace, or no ip(8)");
         return;
     }
     let folder = prepare("listen = [\"127.0.0.1\", \"fe80::5%lo\"]", "");
@@ -319,7 +319,7 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn a_job_starts_from_a_clean_slate() {
+fn job_does_not_inherit_the_daemons_process_state() {
     // A daemon that was itself started with signals ignored and blocked.
     let folder = daemon::prepare("", "");
     let mut dirty = Command::new("sh");
@@ -527,7 +527,7 @@ fn denied_as(d: &Daemon, command: &mut Command, cause: &str) -> String {
 }
 
 #[test]
-fn a_user_who_is_not_listed_is_denied() {
+fn unlisted_user_is_denied() {
     let d = Daemon::start_with(SOON, "");
     let as_user = |user: &str| {
         let mut command = Command::new(COS);
@@ -549,7 +549,7 @@ fn a_user_who_is_not_listed_is_denied() {
 /// A second account that this machine has, and one with its own shell, two groups and a home
 /// directory if root can show the daemon another `/etc/passwd`.
 #[test]
-fn a_job_is_its_user_and_nobody_else() {
+fn job_has_only_its_users_ids_and_groups() {
     if !needs_root() {
         return;
     }
@@ -585,7 +585,7 @@ fn a_job_is_its_user_and_nobody_else() {
     if !may.as_ref().is_ok_and(|out| out.status.success()) {
         let why = format!("this root may not mount: {may:?}");
         assert!(!daemon::in_ci(), "{why}");
-        daemon::passed_over(&why);
+        daemon::report_skipped(&why);
         return;
     }
     let mut other = Command::new("unshare");
@@ -722,13 +722,13 @@ fn job_owns_its_standard_streams() {
 
 /// The command then runs in `/`, and the client is told.
 #[test]
-fn a_missing_home_folder_is_told() {
+fn missing_home_folder_is_reported() {
     if !needs_root() {
         return;
     }
     let home = User::from_name("nobody").unwrap().unwrap().dir;
     if home.exists() {
-        daemon::passed_over("nobody has a home folder here");
+        daemon::report_skipped("nobody has a home folder here");
         return;
     }
     let told = format!(

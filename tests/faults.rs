@@ -23,7 +23,7 @@ impl Failing {
             .status();
         if !probe.is_ok_and(|status| status.success()) {
             assert!(!daemon::in_ci(), "no strace");
-            daemon::passed_over("no strace");
+            daemon::report_skipped("no strace");
             return None;
         }
         let (call, _) = what.split_once(':').unwrap();
@@ -55,7 +55,7 @@ impl Drop for Failing {
 /// Regression: if the kernel had no memory for a message to the relay or the gate, the process was
 /// taken for dead, and every session ended.
 #[test]
-fn a_lack_of_memory_is_no_end_of_a_process() {
+fn lack_of_memory_is_not_taken_for_a_process_end() {
     if !daemon::needs_root() {
         return;
     }
@@ -87,7 +87,7 @@ fn a_lack_of_memory_is_no_end_of_a_process() {
 /// Regression: if a job's end could not be reported, it was never reported, and the client waited
 /// forever.
 #[test]
-fn a_session_whose_end_cannot_be_told_is_hung_up() {
+fn session_with_an_unreportable_end_is_hung_up() {
     if !daemon::needs_root() {
         return;
     }

@@ -59,7 +59,7 @@ impl Scene {
     }
 
     /// Returns the client with an invalid cookie.
-    fn thief(&self) -> Caller {
+    fn with_wrong_cookie(&self) -> Caller {
         Caller {
             cookie: Secret::random().unwrap(),
             ..self.caller.clone()
@@ -83,7 +83,7 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     let mut gate = Taken::from(d);
 
     // Never greeted.
-    let (_, socket) = gate.stranger("127.0.0.1");
+    let (_, socket) = gate.unauthenticated_connection("127.0.0.1");
     let (_, other) = gate.greet();
     let good = caller.client_hello(&other, &request).0;
     gate.ask(&Question::ClientHello(77, &good), vec![socket]);
@@ -91,10 +91,10 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
 
     // Twice for one Hello: the first attempt consumes it, whether or not it succeeds.
     let (c, greeting) = gate.greet();
-    let thief = scene.thief();
+    let thief = scene.with_wrong_cookie();
     let wrong = thief.client_hello(&greeting, &request).0;
     let good = caller.client_hello(&greeting, &request).0;
-    let (_peer, socket) = gate.stranger("127.0.0.1");
+    let (_peer, socket) = gate.unauthenticated_connection("127.0.0.1");
     let copy = socket.try_clone().unwrap();
     gate.ask(&Question::ClientHello(c, &wrong), vec![socket]);
     gate.denied(d, c, "proof");
@@ -163,7 +163,7 @@ fn a_handshake_that_succeeded_is_worth_nothing_again() {
     let (c, greeting) = gate.greet();
     let request = caller.request(&format!("echo x >>{}", count.display()));
     let (bytes, noise) = caller.client_hello(&greeting, &request);
-    let (peer, socket) = gate.stranger("127.0.0.1");
+    let (peer, socket) = gate.unauthenticated_connection("127.0.0.1");
     let copy = socket.try_clone().unwrap();
     gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
     gate.taken(c);
@@ -189,7 +189,7 @@ fn a_handshake_that_succeeded_is_worth_nothing_again() {
 /// The gate changes what passes through it, one byte at a time: the Hello that it forwards to the
 /// monitor, the ServerHello that it forwards to the client, the ClientHello.
 #[test]
-fn a_byte_that_the_gate_changes_is_found_out() {
+fn byte_changed_by_the_gate_is_detected() {
     let Some(scene) = Scene::set("") else {
         return;
     };
@@ -290,11 +290,11 @@ fn what_comes_with_a_clienthello_must_be_a_connected_tcp_socket() {
     let (unix, _other_end) = UnixStream::pair().unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.connect("127.0.0.1:9").unwrap();
-    let (hung_up, left) = gate.stranger("127.0.0.1");
+    let (hung_up, left) = gate.unauthenticated_connection("127.0.0.1");
     left_with_reset(hung_up);
-    let (peer, ahead) = gate.stranger("127.0.0.1");
+    let (peer, ahead) = gate.unauthenticated_connection("127.0.0.1");
     std::io::Write::write_all(&mut &peer, b"x").unwrap();
-    let (_kept, many) = gate.stranger("127.0.0.1");
+    let (_kept, many) = gate.unauthenticated_connection("127.0.0.1");
     let many: Vec<OwnedFd> = (0..20).map(|_| many.try_clone().unwrap()).collect();
     let cases: Vec<(&str, Vec<OwnedFd>)> = vec![
         ("no descriptor", vec![]),
@@ -366,7 +366,7 @@ fn the_socket_of_a_running_session_opens_nothing() {
     let mut sockets = sockets_of(relay, SockType::Stream, libc::AF_INET);
     assert_eq!(sockets.len(), 1);
     let mut gate = Taken::from(d);
-    let thief = scene.thief();
+    let thief = scene.with_wrong_cookie();
     let (c, greeting) = gate.greet();
     let bytes = thief
         .client_hello(&greeting, &thief.request(&scene.command))
@@ -379,7 +379,7 @@ fn the_socket_of_a_running_session_opens_nothing() {
 }
 
 #[test]
-fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
+fn questions_out_of_order_start_nothing_and_the_monitor_continues() {
     let Some(scene) = Scene::set("limits.silent = 4\nlimits.reserved = 1\n") else {
         return;
     };
@@ -403,7 +403,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     let long = vec![vec![b'x'; 5000]];
     let (follows, rest) = request::pack_words(long).unwrap();
     let (bytes, noise) = caller.client_hello(&greeting, &caller.request_of(follows));
-    let (_peer, socket) = gate.stranger("127.0.0.1");
+    let (_peer, socket) = gate.unauthenticated_connection("127.0.0.1");
     let copy = socket.try_clone().unwrap();
     gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
     let order = gate.order();
@@ -430,7 +430,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     }
     // It learned nothing new, and can still do its normal work.
     let (c, greeting) = gate.greet();
-    let (mut peer, socket) = gate.stranger("127.0.0.1");
+    let (mut peer, socket) = gate.unauthenticated_connection("127.0.0.1");
     let words = Command::Words(vec![scene.command.clone().into_bytes()]);
     let (bytes, noise) = caller.client_hello(&greeting, &caller.request_of(words));
     assert!(!scene.marker.exists(), "something was started");
@@ -447,7 +447,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
 
 /// An invalid question ends this gate, and a new one serves.
 #[test]
-fn garbage_on_the_channel_costs_the_gate_its_place() {
+fn garbage_on_the_channel_replaces_the_gate() {
     let Some(scene) = Scene::set("") else {
         return;
     };

@@ -54,7 +54,7 @@ fn an_address_that_is_not_listed_is_refused() {
 /// The administrator has pinned the machine's key: another one is denied even with the right
 /// cookie, although no key was recorded yet, and leaves no trace.
 #[test]
-fn a_pinned_machine_key_beats_the_first_to_come() {
+fn pinned_machine_key_overrides_the_first_recorded_one() {
     let d = Daemon::start_with("[daemon]\nrefusal-interval = 1\n", "");
     let ours = Caller::of(&d).machine.public.to_hex();
     let other = KeyPair::random().unwrap().public.to_hex();
@@ -73,7 +73,7 @@ fn a_pinned_machine_key_beats_the_first_to_come() {
 }
 
 #[test]
-fn a_newline_and_a_way_out_of_a_folder_beat_no_allow_list() {
+fn newline_or_parent_path_does_not_bypass_the_allow_list() {
     let d = Daemon::start_with("", "\"commands=/bin/echo *\"");
     let line = "a\nid";
     assert_eq!(d.says(0, &["/bin/echo", line]), b"a\nid\n");
@@ -123,7 +123,7 @@ fn a_missing_broken_or_unsafe_file_denies() {
 }
 
 #[test]
-fn a_wrong_line_and_a_name_that_does_not_resolve_cost_their_hosts_alone() {
+fn wrong_line_or_unresolvable_name_disables_only_its_host() {
     let d = Daemon::start();
     let more = format!(
         "nowhere.invalid cos run-as={}\nhostz cos run-ass=root\n",

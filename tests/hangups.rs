@@ -42,7 +42,7 @@ fn bash(script: &str) -> String {
     format!("exec bash -c '{}'", script.replace('\'', "'\\''"))
 }
 
-fn slay(pid: i32) {
+fn sigkill(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
@@ -82,7 +82,7 @@ fn what_timeout_runs_ends_with_its_client() {
             }
             "SIGHUP" => session.signal(Signal::SIGHUP),
             "cosadm kill" => cosadm_kill(&d, "0"),
-            "relay killed" => slay(d.process("relay")),
+            "relay killed" => sigkill(d.process("relay")),
             _ => d.signal(Signal::SIGTERM),
         }
         is_gone(leader);
@@ -120,7 +120,7 @@ fn another_process_group_is_killed_after_the_grace_and_another_session_lives_on(
     let line = d.log.wait("end session=0 ");
     is_gone(leader);
     let there = lives(escaped);
-    slay(escaped);
+    sigkill(escaped);
     assert!(there, "what left the session is not ours to kill");
     let ms = line.split("ms=").nth(1).unwrap().split(' ').next().unwrap();
     let ms: u64 = ms.parse().unwrap();
@@ -204,7 +204,7 @@ fn what_a_command_leaves_behind_at_its_end_lives_on() {
         d.log.wait("status=3 ");
         let left = ended.out[0].parse().unwrap();
         let there = lives(left);
-        slay(left);
+        sigkill(left);
         assert!(there, "{script}");
     }
 }
@@ -244,14 +244,14 @@ fn what_a_signalled_command_leaves_in_other_groups_is_hung_up() {
         d.log.wait("end session=0 ");
         if lives_on {
             assert!(lives(apart), "{signal} {trap}");
-            slay(apart);
+            sigkill(apart);
         } else {
             assert!(!lives(apart), "{signal} {trap}");
         }
         // It has received the signal: a shell makes its background processes ignore SIGINT.
         if signal == Signal::SIGINT {
             assert!(lives(beside), "{signal} {trap}");
-            slay(beside);
+            sigkill(beside);
         }
     }
 }
@@ -278,7 +278,7 @@ fn without_proc_the_first_group_is_hung_up_and_killed() {
     d.log.wait("end session=0 ");
     let left = members(leader);
     assert_eq!(left.len(), 1);
-    slay(left[0].0);
+    sigkill(left[0].0);
     // Also on a signal of its client.
     let session = d.session(&["echo $$; read x"]);
     session.out.wait_from(0, |l| l.parse::<i32>().is_ok());
@@ -308,7 +308,7 @@ impl Drop for Crowd {
 
 /// Other commands are served while a machine with many processes is searched.
 #[test]
-fn a_look_at_many_processes_keeps_nobody_waiting() {
+fn search_through_many_processes_delays_no_other_command() {
     let d = Daemon::start_with(NEVER_KILL, "");
     let _crowd = Crowd::of(if daemon::long() { 4000 } else { 500 });
     for _ in 0..20 {

@@ -314,7 +314,7 @@ fn policy_asks_the_system_nothing() {
 }
 
 #[test]
-fn only_main_sees_a_process() {
+fn only_main_names_process_modules() {
     for path in sources() {
         let seen = named(&code(&path), "cosserver");
         if matches!(
@@ -340,7 +340,7 @@ fn only_main_sees_a_process() {
 /// The library uses no function of libpam, so that no linker has a reason to link it to another
 /// program than `cosserver-login`.
 #[test]
-fn pam_is_in_the_login_worker_alone() {
+fn pam_is_linked_only_into_the_login_worker() {
     let ours = |path: &Path| {
         relative(path).starts_with("src/sys/pam.rs") || relative(path).starts_with("src/sys/pam/")
     };
@@ -371,7 +371,7 @@ fn pam_is_in_the_login_worker_alone() {
 }
 
 #[test]
-fn unsafe_code_is_in_sys_alone() {
+fn unsafe_code_is_only_in_sys() {
     for path in sources() {
         if relative(&path).starts_with("src/sys/") {
             continue;
@@ -392,7 +392,7 @@ fn unsafe_code_is_in_sys_alone() {
 }
 
 #[test]
-fn nothing_is_left_undone_and_nothing_names_a_machine() {
+fn sources_have_no_todo_and_no_machine_name() {
     // Assembled here, so that this file does not contain them.
     let words = [
         ["TO", "DO"].concat(),
@@ -479,7 +479,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// A type that holds a secret, directly or in a field, can be neither printed nor compared except
 /// as the secret's own type allows.
 #[test]
-fn who_holds_a_secret_cannot_print_or_compare_it() {
+fn types_that_hold_secrets_have_no_debug_or_eq() {
     // The project's types, and those of the libraries.
     let by_itself = ["Secret", "Zeroizing", "LessSafeKey", "HandshakeState"];
     let all: Vec<Type> = sources().iter().flat_map(|p| types(p)).collect();
@@ -549,7 +549,7 @@ fn who_holds_a_secret_cannot_print_or_compare_it() {
 }
 
 #[test]
-fn the_walk_can_be_made_by_nobody_else() {
+fn walk_types_are_documented_and_cannot_be_constructed_elsewhere() {
     let named = |page: &str| {
         let text = tree::text(page);
         let walks = text

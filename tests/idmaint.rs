@@ -186,7 +186,7 @@ fn the_first_run_asks_for_the_folder() {
 }
 
 #[test]
-fn the_door_is_closed_over_who_is_authorized() {
+fn menu_close_includes_authorized_machines() {
     let s = Host::new();
     s.outer().set_level(Level::Open).unwrap();
     s.inner().set(&[Setting::BuildMode(true)]).unwrap();
@@ -329,7 +329,7 @@ fn one_time_passwords_are_added_and_deleted() {
 }
 
 #[test]
-fn the_backdoor_is_kept_replaced_and_taken_away() {
+fn backdoor_is_kept_replaced_and_removed() {
     let s = Host::new();
     add(&s, 1, "anna");
     let other = Name::parse("x").unwrap();
@@ -426,7 +426,7 @@ fn a_line_is_what_was_shown() {
 }
 
 #[test]
-fn whoever_is_interrupted_has_changed_nothing() {
+fn interrupted_menu_changes_nothing() {
     let s = Host::new();
     add(&s, 1, "anna");
     let mut menu = Menu::open(&s);
@@ -456,7 +456,7 @@ fn whoever_is_interrupted_has_changed_nothing() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_told() {
+fn menu_reports_files_that_cannot_be_opened() {
     let s = Host::new();
     fs::write(Outer::path(&s.paths()), "x".repeat(9_000)).unwrap();
     let mut menu = Menu::open(&s);

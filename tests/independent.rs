@@ -174,7 +174,7 @@ fn bytes_go_there_and_back_and_half_close_is_carried() {
 /// client would end the connection. It grants no more than it has read itself, and the server
 /// respects that.
 #[test]
-fn a_client_from_afar_is_granted_more() {
+fn distant_client_is_granted_more() {
     let d = Daemon::start();
     let d0 = Daemon::start_with("[limits]\nwindows = 0\n", "");
     let bytes = vec![b'x'; 24_000_000];
@@ -244,7 +244,7 @@ fn signals_reach_the_job() {
 }
 
 #[test]
-fn the_host_key_is_told_to_who_asks() {
+fn host_key_is_sent_on_request() {
     let d = Daemon::start();
     let card = std::fs::read_to_string(d.folder.path("card")).unwrap();
     let key = card.lines().find_map(|l| l.strip_prefix("key: ")).unwrap();
@@ -337,7 +337,7 @@ const CAUSES: [(&str, &[&str]); 6] = [
 ];
 
 #[test]
-fn clients_that_do_not_keep_to_the_protocol_are_refused() {
+fn clients_that_violate_the_protocol_are_refused() {
     let d = Daemon::start();
     // The first proof records the machine's key.
     said_is(runs(&d, &[], &["true"]), 0, "", "");

@@ -104,7 +104,7 @@ fn a_host_name_for_the_way_is_no_command_there() {
 }
 
 #[test]
-fn the_host_in_between_sees_ciphertext() {
+fn jump_host_sees_only_ciphertext() {
     let hosts = Hosts::start();
     fs::remove_file(hosts.tools.path("cos")).unwrap();
     let [went, came] = ["went", "came"].map(|n| hosts.tools.path(n));
@@ -186,7 +186,7 @@ fn streams_status_and_signals_pass_through() {
 }
 
 #[test]
-fn a_client_that_is_killed_takes_the_command_with_it() {
+fn killed_client_ends_the_command_behind_the_jump() {
     let hosts = Hosts::start();
     let mut fifo = Fifo::new(hosts.tools.path("fifo"));
     let script = format!(
@@ -285,7 +285,7 @@ fn a_jump_that_fails_has_one_clear_error() {
 }
 
 #[test]
-fn a_host_in_between_that_goes_away_is_named() {
+fn lost_jump_host_is_named() {
     let hosts = Hosts::start();
     let session = Session::spawn(&mut hosts.cosrsh(&["hostb", "echo ready; exec sleep 600"]));
     session.out.wait("ready");
@@ -319,7 +319,7 @@ fn a_source_address_is_for_the_first_host() {
 
 /// An intermediate host may allow only the jump.
 #[test]
-fn a_list_of_commands_may_allow_the_jump_alone() {
+fn command_list_can_allow_only_the_jump() {
     let pattern = format!("commands=\"{COS} connect 127.0.0.1 *\"");
     let hosts = Hosts::start();
     let table = hosts.between.server().join("hostinfo");

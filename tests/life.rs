@@ -205,7 +205,7 @@ fn i_serves_the_one_connection_and_ends() {
 }
 
 /// As inetd starts it: all three standard descriptors are the connection.
-fn inetd_alone(flags: &str, folder: &Folder) -> (Child, TcpStream) {
+fn start_by_inetd(flags: &str, folder: &Folder) -> (Child, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
@@ -224,12 +224,12 @@ fn inetd_alone(flags: &str, folder: &Folder) -> (Child, TcpStream) {
 /// Only the protocol reaches the peer, whatever the flags: no log, no error message, and nothing
 /// that a job writes to its own standard error.
 #[test]
-fn inetds_connection_carries_the_protocol_alone() {
+fn inetd_connection_carries_only_the_protocol() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
     let caller = Caller::in_folder(&folder.path("A"));
     let command = Command::Words(vec![b"echo noise >&2; echo ready; cat; exit 7".to_vec()]);
     for flags in ["-i", "-ie", "-id"] {
-        let (mut child, socket) = inetd_alone(flags, &folder);
+        let (mut child, socket) = start_by_inetd(flags, &folder);
         let mut session = caller.accepted_on(RawConnection { socket }, command.clone());
         session.until(b"ready\n");
         // No process holds the connection as a standard descriptor.
@@ -256,7 +256,7 @@ fn inetds_connection_carries_the_protocol_alone() {
         assert!(child.wait().unwrap().success());
 
         // One that is denied, and one that is closed without an answer.
-        let (mut child, socket) = inetd_alone(flags, &folder);
+        let (mut child, socket) = start_by_inetd(flags, &folder);
         let mut liar = caller.clone();
         liar.name = "hostz".into();
         let mut s = RawConnection { socket };
@@ -265,7 +265,7 @@ fn inetds_connection_carries_the_protocol_alone() {
         s.denied();
         drop(s);
         assert!(child.wait().unwrap().success());
-        let (mut child, socket) = inetd_alone(flags, &folder);
+        let (mut child, socket) = start_by_inetd(flags, &folder);
         let mut s = RawConnection { socket };
         s.send(b"GET / HTTP/1.0\r\n\r\n");
         s.closed();
@@ -274,7 +274,7 @@ fn inetds_connection_carries_the_protocol_alone() {
     // Errors in the settings or the flags are not shown to the peer.
     fs::write(folder.path("S/cosserver.toml"), "limits.helo = 7\n").unwrap();
     for (flags, status) in [("-i", 1), ("-ie", 1), ("-iz", 2)] {
-        let (mut child, socket) = inetd_alone(flags, &folder);
+        let (mut child, socket) = start_by_inetd(flags, &folder);
         RawConnection { socket }.closed();
         assert_eq!(child.wait().unwrap().code(), Some(status), "{flags}");
     }
@@ -283,7 +283,7 @@ fn inetds_connection_carries_the_protocol_alone() {
 // ---- systemd ----
 
 #[test]
-fn the_service_manager_is_told() {
+fn service_manager_is_notified() {
     let folder = daemon::configured("", "");
     let path = folder.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -319,7 +319,7 @@ fn the_service_manager_is_told() {
 
 /// The manager's socket may be an abstract one.
 #[test]
-fn the_service_manager_is_told_at_a_name_without_a_file() {
+fn service_manager_is_notified_at_an_abstract_socket() {
     let folder = daemon::configured("", "");
     let name = format!("cosserver-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();

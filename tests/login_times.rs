@@ -32,10 +32,10 @@ const CAUSES: [(&str, &str, &str, &str); 5] = [
 ];
 
 /// Number of simultaneous logins.
-const STRANGERS: usize = 32;
+const LOGINS: usize = 32;
 
 #[test]
-fn welch_tells_two_samples_apart() {
+fn welch_distinguishes_two_samples() {
     let near: Vec<f64> = (0..100).map(|n| f64::from(n % 10)).collect();
     let far: Vec<f64> = near.iter().map(|v| v + 3.0).collect();
     assert!(welch(&near, &near).abs() < 1e-9);
@@ -52,17 +52,17 @@ fn with_debians_passwords() -> Logins {
 }
 
 #[test]
-fn no_cause_of_a_refusal_shows_in_its_time() {
+fn refusal_time_does_not_reveal_its_cause() {
     if !needs_root() {
         return;
     }
     let _alone = ALONE.lock();
     let l = with_debians_passwords();
     let each: usize = 1000;
-    let rounds = each.div_ceil(STRANGERS);
+    let rounds = each.div_ceil(LOGINS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
-        for stranger in 0..STRANGERS {
+        for stranger in 0..LOGINS {
             let (l, samples) = (&l, &samples);
             let own = u8::try_from(stranger + 1).unwrap();
             threads.spawn(move || {

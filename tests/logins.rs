@@ -35,7 +35,7 @@ use daemon::needs_root;
 use login::{Logins, PASSWORD, WRONG};
 
 #[test]
-fn a_right_password_gets_in() {
+fn right_password_is_accepted() {
     if !needs_root() {
         return;
     }
@@ -65,7 +65,7 @@ fn a_right_password_gets_in() {
 }
 
 #[test]
-fn whoever_must_not_get_in_is_refused_and_the_log_says_why() {
+fn unauthorized_logins_are_refused_and_the_log_names_the_cause() {
     if !needs_root() {
         return;
     }

@@ -152,7 +152,7 @@ fn steered(mut command: Command) -> Command {
 
 /// Regression: a standalone daemon passed on three variables of the resolver, one of inetd's none.
 #[test]
-fn a_look_up_has_no_environment_whoever_starts_the_daemon() {
+fn look_up_process_has_an_empty_environment_however_the_daemon_is_started() {
     if !needs_root() {
         return;
     }
@@ -221,7 +221,7 @@ fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
 
 /// A name that hangs takes only the time limit of a look-up; the others continue in the meantime.
 #[test]
-fn a_look_up_that_hangs_is_killed_and_keeps_nobody_waiting() {
+fn hanging_look_up_is_killed_and_delays_no_other() {
     if !needs_root() {
         return;
     }
@@ -247,7 +247,7 @@ fn a_look_up_that_hangs_is_killed_and_keeps_nobody_waiting() {
 
 /// Regression: other hosts were not available while a name server did not answer for one host.
 #[test]
-fn a_host_that_does_not_resolve_keeps_no_other_waiting() {
+fn unresolvable_host_delays_no_other_host() {
     if !needs_root() {
         return;
     }

@@ -97,7 +97,7 @@ fn a_gate_killed_under_load_is_replaced_and_no_session_notices() {
 }
 
 #[test]
-fn a_relay_that_is_killed_takes_its_jobs_along_and_a_new_one_serves() {
+fn killed_relay_ends_its_jobs_and_is_replaced() {
     let d = Daemon::start();
     let at_rest = monitor_at_rest(&d);
     let caller = Caller::of(&d);
@@ -148,7 +148,7 @@ fn without_a_relay_no_command_begins() {
 }
 
 #[test]
-fn a_monitor_that_is_killed_takes_all_along() {
+fn killed_monitor_ends_gate_relay_and_jobs() {
     let mut d = Daemon::start();
     let caller = Caller::of(&d);
     let marker = d.folder.path("hung-up");
@@ -331,7 +331,7 @@ fn ordinary() -> Option<(daemon::Folder, Start)> {
 
 /// As an ordinary user it serves only that user, in the same processes.
 #[test]
-fn an_ordinary_user_is_served_alone() {
+fn ordinary_users_daemon_serves_only_that_user() {
     let Some((folder, mut command)) = ordinary() else {
         return;
     };
@@ -515,7 +515,7 @@ fn is_guarded(d: &Daemon, monitor: i32) -> bool {
 /// The kernel signals only the leader of a job when its parent dies. Of the leader's children one
 /// ends on a hang-up, and one must be killed.
 #[test]
-fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
+fn killed_monitor_ends_every_process_of_a_job() {
     for inetd in [false, true] {
         let mut d = either(inetd, None);
         let script = "sleep 1000 & echo $!; (trap '' HUP; exec sleep 1000) & echo $!; echo $$; \
@@ -542,7 +542,7 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
 /// Regression: under inetd there was no guard in a job's first 10 ms, and no guard anywhere knew of
 /// the job until the monitor had recorded it.
 #[test]
-fn a_monitor_that_is_killed_in_a_jobs_first_moment_takes_every_process_along() {
+fn killed_monitor_ends_every_process_of_a_job_that_just_started() {
     let without_standby = vec![
         load(0),
         unless(u32::try_from(libc::SYS_clone).unwrap(), 3),
@@ -590,7 +590,7 @@ fn a_monitor_that_is_killed_in_a_jobs_first_moment_takes_every_process_along() {
 /// A shell with job control starts each command in its own process group. Regression: the guard
 /// ended only the job's first group.
 #[test]
-fn a_monitor_that_is_killed_takes_every_process_group_of_a_job_along() {
+fn killed_monitor_ends_every_process_group_of_a_job() {
     let mut d = either(false, None);
     let script = "set -m; sleep 1000 & echo $!; (trap '' HUP; exec sleep 1000) & echo $!; \
                   read x; echo end; wait";
@@ -679,7 +679,7 @@ impl MemoryGroup {
                 return Some(group);
             }
         }
-        daemon::passed_over("no memory groups");
+        daemon::report_skipped("no memory groups");
         None
     }
 }
@@ -779,7 +779,7 @@ fn a_low_limit_of_open_files_is_raised_and_a_job_has_it_back() {
     let says = d.says(0, &["ulimit -Sn; ulimit -Hn"]);
     assert_eq!(says, b"400\n400\n");
     if d.log.count("the limit of open files allows") > 0 {
-        return daemon::passed_over("this root may not raise its limit of open files");
+        return daemon::report_skipped("this root may not raise its limit of open files");
     }
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", d.process("relay"))).unwrap();
     let line = limits

@@ -44,7 +44,7 @@ impl Hosts {
     /// `make soak`, or if one of these programs is missing.
     fn start(programs: &[&str]) -> Option<Self> {
         if !daemon::long() {
-            daemon::passed_over("for make soak");
+            daemon::report_skipped("for make soak");
             return None;
         }
         for program in programs {
@@ -52,7 +52,7 @@ impl Hosts {
             if !of_soak.exists() && !Path::new("/").join(program).exists() {
                 let why = format!("no {program}: COS_LONG=1 scripts/need test unpacks it");
                 assert!(!daemon::in_ci(), "{why}");
-                daemon::passed_over(&why);
+                daemon::report_skipped(&why);
                 return None;
             }
         }

@@ -162,7 +162,7 @@ fn refused(d: &Daemon, from: usize, each_is_logged: bool) {
 }
 
 #[test]
-fn nothing_recorded_is_accepted_again_also_by_a_daemon_that_was_started_anew() {
+fn recording_is_refused_also_by_a_restarted_daemon() {
     let mut d = Daemon::start_in(configured(SETTINGS, &options()), &[]);
     let recorded = Recorded::of(&d);
     let from = d.log.all().len();
@@ -181,7 +181,7 @@ fn nothing_recorded_is_accepted_again_also_by_a_daemon_that_was_started_anew() {
 }
 
 #[test]
-fn nothing_recorded_is_accepted_by_another_daemon_of_inetds() {
+fn recording_is_refused_by_another_daemon_of_inetd() {
     let d = Daemon::inetd_in(configured(SETTINGS, &options()), &[]);
     let recorded = Recorded::of(&d);
     let from = d.log.all().len();

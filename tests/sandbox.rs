@@ -157,14 +157,14 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
 }
 
 #[test]
-fn gate_and_relay_have_no_privilege_and_no_way_out() {
+fn gate_and_relay_have_no_privileges_and_cannot_escape() {
     if needs_root() {
         have_no_privilege(&Daemon::start(), Processes::of);
     }
 }
 
 #[test]
-fn under_inetd_gate_and_relay_have_no_privilege_and_no_way_out() {
+fn under_inetd_gate_and_relay_have_no_privileges_and_cannot_escape() {
     if needs_root() {
         let d = Daemon::inetd_in(daemon::prepare("", ""), &[]);
         have_no_privilege(&d, Processes::of_inetd);
@@ -303,7 +303,7 @@ fn monitor_and_gate_have_one_thread() {
 
 /// The sandbox itself: each of these system calls kills the process that makes it.
 #[test]
-fn the_walls_end_who_runs_against_them() {
+fn sandbox_kills_a_process_that_makes_a_forbidden_call() {
     use cosserver::sys::sandbox::{Role, enter};
     type Call = fn() -> libc::c_long;
     let calls: [(&str, Call); 13] = [
@@ -389,7 +389,7 @@ fn shared_memory(pid: i32) -> Vec<String> {
 /// Regression: under inetd gate, relay and look-up process are forks of the monitor and had write
 /// access to the guard's table: a compromised one could make the guard kill any process as root.
 #[test]
-fn the_guards_table_is_the_monitors_and_the_guards_alone() {
+fn guards_table_is_mapped_only_in_monitor_and_guard() {
     if !needs_root() {
         return;
     }

@@ -367,7 +367,7 @@ impl Machine {
         session.finish()
     }
 
-    fn is_let_in(&self) {
+    fn is_allowed(&self) {
         let ended = self.calls();
         assert_eq!(ended.status, Some(0), "{ended:?}");
     }
@@ -463,7 +463,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     assert!(welcomed, "{ended:?}");
 
     // 9, 10. The machine is on the list, and is not prompted again.
-    local.is_let_in();
+    local.is_allowed();
 
     // 11. Name, ID, date and location.
     let entry = row(&m.list(), "Manager");
@@ -476,7 +476,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     // 12, 13. Closed: one authorized, none excluded; and the machine passes both doors.
     let said = m.leave(true);
     assert!(said.contains("closed"), "{said}");
-    local.is_let_in();
+    local.is_allowed();
 
     // 14. A remote user is allowed only while the outer door is open.
     let remote = Machine::new(&d, remote_host);
@@ -518,7 +518,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     m.add_password("Third user", "for the third");
     m.leave(true);
     third.is_refused(&d, "unknown-machine");
-    second.is_let_in();
+    second.is_allowed();
     m.list();
     m.leave(false);
     is_in(&third.types_password("for the third"));
@@ -548,7 +548,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
         said.contains('5'),
         "of seven machines five are left: {said}"
     );
-    remote.is_let_in();
+    remote.is_allowed();
     m.list();
     m.leave(false);
     third.is_refused(&d, "excluded");
@@ -575,7 +575,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     let folder = restart(d);
     let d = Daemon::start_in(folder, &[]);
     let stranger = Machine::new(&d, HERE);
-    stranger.is_let_in();
+    stranger.is_allowed();
     if root {
         Machine::new(&d, THERE).is_refused(&d, "unknown-machine");
     }

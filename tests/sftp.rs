@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cosserver::config::subsystems::USUAL;
-use daemon::{Daemon, long, me, must, passed_over, run};
+use daemon::{Daemon, long, me, must, report_skipped, run};
 use tool::{everything, grow, have, soak_tool, start, tool};
 
 /// Returns whether OpenSSH's programs are installed, including sftp-server.
@@ -23,7 +23,7 @@ fn have_sftp() -> bool {
     if !there {
         let why = "no sftp-server: scripts/need test installs it";
         assert!(!daemon::in_ci(), "{why}");
-        passed_over(why);
+        report_skipped(why);
     }
     there
 }
@@ -119,7 +119,7 @@ fn scp_both_ways_in_its_own_mode() {
 }
 
 #[test]
-fn sftp_tells_of_a_host_that_denies_it() {
+fn sftp_reports_a_denial() {
     if !have_sftp() {
         return;
     }
@@ -146,7 +146,7 @@ fn sshfs_mounts_a_folder() {
     let fuse = fs::File::options().read(true).write(true).open("/dev/fuse");
     let may = run(tool(&d, "unshare").args(["--mount", "true"]));
     if fuse.is_err() || !may.status.success() {
-        passed_over("no FUSE, or no mount namespace");
+        report_skipped("no FUSE, or no mount namespace");
         return;
     }
     let [here, there, back] = plant(&d, 1_000);

@@ -111,7 +111,7 @@ fn a_signal_that_the_client_ignores_stays_ignored() {
 }
 
 #[test]
-fn a_client_that_is_killed_takes_its_job_along() {
+fn killed_client_ends_its_job() {
     let d = Daemon::start_with(KILL_SOON, "");
     let mut fifo = Fifo::new(d.folder.path("fifo"));
     let script = format!(
@@ -232,7 +232,7 @@ fn the_last_of_a_job_frees_its_slot() {
 }
 
 #[test]
-fn a_signal_arrives_although_nobody_reads_the_output() {
+fn signal_arrives_although_the_output_is_unread() {
     let d = Daemon::start();
     let (read, write) = session::pipe();
     let command =
@@ -349,7 +349,7 @@ fn a_command_has_time_to_handle_a_signal() {
 /// Regression: a deadline that passed while the gate was stopped was checked before the received
 /// data was read.
 #[test]
-fn what_came_while_the_gate_was_stopped_is_not_too_late() {
+fn data_received_while_the_gate_was_stopped_is_not_late() {
     let d = Daemon::start_with("[limits]\nhello = 3\n", "");
     let mut stranger = RawConnection::connect(d.port);
     // By then it is accepted.
@@ -366,7 +366,7 @@ fn what_came_while_the_gate_was_stopped_is_not_too_late() {
 /// Regression: the same with many connections: deadlines were checked after the first 1,024 had
 /// been read.
 #[test]
-fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
+fn data_from_many_connections_while_the_gate_was_stopped_is_not_late() {
     // The first connection's deadline must not have passed when the last connects: use as many
     // seconds as that takes on a busy machine.
     for hello_within in [4, 12, 27] {

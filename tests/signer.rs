@@ -331,7 +331,7 @@ fn users_ask_in_their_hosts_name_by_the_daemons_socket() {
 }
 
 #[test]
-fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
+fn unset_or_foreign_home_is_replaced_from_the_user_database() {
     if !can() {
         return;
     }
@@ -472,7 +472,7 @@ fn users_ask_for_a_subsystem() {
 }
 
 #[test]
-fn whom_the_users_of_a_host_may_be() {
+fn signed_user_is_mapped_by_the_host_entry() {
     if !can() {
         return;
     }
@@ -627,7 +627,7 @@ fn an_application_starts_another_in_its_users_name() {
             told.contains(words) && told.contains("needs a signer to ask hostb"),
             "{told}"
         );
-        daemon::take_doors_away(&m.server.server());
+        daemon::set_level_0(&m.server.server());
     }
 }
 
@@ -765,7 +765,7 @@ impl Vouched {
 }
 
 #[test]
-fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
+fn signature_is_valid_only_for_its_connection_and_content() {
     if !can() {
         return;
     }
@@ -939,7 +939,7 @@ fn the_daemons_own_user_is_not_signed_for() {
 
 /// The kernel's overflow ID may have been changed.
 #[test]
-fn whoever_has_the_number_of_the_kernel_for_nobody_is_not_signed_for() {
+fn kernel_overflow_user_id_is_not_signed_for() {
     if !can() {
         return;
     }
@@ -959,7 +959,7 @@ fn whoever_has_the_number_of_the_kernel_for_nobody_is_not_signed_for() {
 }
 
 #[test]
-fn an_own_daemon_signs_for_its_own_user_alone() {
+fn ordinary_users_daemon_signs_only_for_that_user() {
     let folder = prepare("", "");
     let d = Daemon::start_in(folder, &[]);
     let socket = fs::metadata(d.server().join("run/sign")).unwrap();

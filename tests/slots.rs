@@ -29,7 +29,7 @@ fn garbage(d: &Daemon, from: &str) {
 }
 
 #[test]
-fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
+fn source_slots_are_limited_and_its_oldest_connection_is_evicted() {
     let d = Daemon::start_as("limits.silent-per-source = 3\n", "");
     let mut all: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
     let mut neighbour = held(&d, "127.7.7.8");
@@ -123,7 +123,7 @@ fn ipv6_is_served_and_counted() {
 }
 
 #[test]
-fn in_all_the_oldest_of_the_greediest_makes_room() {
+fn oldest_connection_of_the_largest_source_is_evicted_at_the_total_limit() {
     let d = Daemon::start_as("limits.silent = 20\nlimits.reserved = 4\n", "");
     let caller = Caller::of(&d);
     let mut small: Vec<RawConnection> =
@@ -155,7 +155,7 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
 /// From a thousand sources, each within its limit: legitimate commands are served all the time, and
 /// the descriptors are free afterwards.
 #[test]
-fn a_crowd_of_the_silent_keeps_nobody_out() {
+fn many_silent_connections_do_not_block_commands() {
     let d = Daemon::start_as("limits.hello = 3\nlimits.handshake = 3\n", "");
     let gate = d.process("gate");
     d.says(0, &["true"]);
@@ -256,7 +256,7 @@ fn a_flood_does_not_fill_the_log_and_no_line_of_it_is_lost() {
 }
 
 #[test]
-fn so_many_sessions_run_at_once_and_one_more_when_one_has_ended() {
+fn sessions_are_limited_and_an_end_frees_a_slot() {
     let d = Daemon::start_as("limits.sessions = 2\ndaemon.refusal-interval = 1\n", "");
     let caller = Caller::of(&d);
     let run = || {
@@ -312,7 +312,7 @@ const STAYS: &str = "read x";
 
 /// Regression: one known host held all sessions, and no other was served.
 #[test]
-fn no_host_and_no_user_holds_all_sessions() {
+fn one_host_or_user_cannot_hold_all_sessions() {
     let settings = "[limits]\nsessions = 8\n[daemon]\nrefusal-interval = 1\n";
     let users = format!("users=tester:{0},other:{0}", daemon::me());
     let d = Daemon::start_with(settings, &users);

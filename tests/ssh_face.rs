@@ -420,7 +420,7 @@ fn without_a_command_the_login_shell_reads_commands() {
 
 /// At a terminal there would be no prompt, so it says what is missing.
 #[test]
-fn without_a_command_a_terminal_is_told_that_there_is_none() {
+fn no_command_at_a_terminal_is_reported() {
     let d = start("");
     let at_terminal = |words: &[&str], input: &str| {
         let ends = nix::pty::openpty(None, None).unwrap();

@@ -231,7 +231,7 @@ fn check_by_ssh() {
     if !Path::new(PLUGIN).exists() || !Path::new("/usr/bin/ssh").exists() {
         let why = format!("no {PLUGIN}: scripts/need test installs it");
         assert!(!daemon::in_ci(), "{why}");
-        daemon::passed_over(&why);
+        daemon::report_skipped(&why);
         return;
     }
     let d = start();
@@ -310,7 +310,7 @@ fn pexpect(d: &Daemon, script: &str, words: &[&str]) -> Option<String> {
     if !has.is_ok_and(|out| out.status.success()) {
         let why = "no pexpect: scripts/need test installs it";
         assert!(!daemon::in_ci(), "{why}");
-        daemon::passed_over(why);
+        daemon::report_skipped(why);
         return None;
     }
     let mut command = tool(d, python);

@@ -38,7 +38,7 @@ fn by_inetd(settings: &std::path::Path, flags: &str) -> String {
 
 /// Regression: a missing file or a readable key was reported to the connected peer.
 #[test]
-fn a_fault_under_inetd_is_not_told_to_the_peer() {
+fn fault_under_inetd_is_not_sent_to_the_peer() {
     let folder = daemon::configured("", "");
     let toml = folder.path("S/cosserver.toml");
     for flags in ["-i", "-ie"] {
@@ -56,7 +56,7 @@ fn said(out: &Output) -> String {
 
 /// Regression: a file name without a directory after -f was "an empty path".
 #[test]
-fn a_settings_file_is_found_from_where_one_stands() {
+fn settings_file_name_is_relative_to_the_working_directory() {
     let folder = daemon::configured("daemon.user = \"nobody\"\n", "");
     let mut command = daemon::cosserver();
     command.current_dir(folder.path("S"));
@@ -114,7 +114,7 @@ fn output_that_cannot_be_written_is_named() {
 
 /// Regression: a second daemon took over the first one's pid file, and removed it.
 #[test]
-fn a_second_daemon_leaves_the_pid_file_alone() {
+fn second_daemon_does_not_change_the_pid_file() {
     let first = Daemon::start();
     let file = first.server().join("run/cosserver.pid");
     let pid = fs::read_to_string(&file).unwrap();
@@ -254,7 +254,7 @@ fn under_inetd_inherited_descriptors_are_closed() {
 /// Another program has the port: the daemon reports that and ends, and no client mistakes that
 /// program for the host.
 #[test]
-fn squatter_on_the_port_stops_the_daemon_and_is_not_the_host() {
+fn foreign_listener_on_the_port_stops_the_daemon_and_is_not_the_host() {
     let d = Daemon::start();
     let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = squatter.local_addr().unwrap().port();

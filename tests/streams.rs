@@ -149,7 +149,7 @@ fn both_ways_at_once_by_checksum() {
 }
 
 #[test]
-fn stdin_alone_by_checksum() {
+fn only_stdin_by_checksum() {
     let d = Daemon::start();
     let mut client = piped(&mut d.cos(&["sha256sum; wc -c </dev/null"]));
     let writer = write_noise(client.stdin.take().unwrap(), volume());
@@ -161,7 +161,7 @@ fn stdin_alone_by_checksum() {
 }
 
 #[test]
-fn stdout_alone_by_checksum() {
+fn only_stdout_by_checksum() {
     let d = Daemon::start();
     let file = d.folder.path("noise");
     let sum = write_noise(File::create(&file).unwrap(), volume());
@@ -217,7 +217,7 @@ fn output_and_errors_interleaved() {
 }
 
 #[test]
-fn output_passes_errors_that_nobody_reads_and_the_other_way_round() {
+fn unread_stderr_does_not_block_stdout_and_vice_versa() {
     let d = Daemon::start();
     for (kept, read) in [("", ">&2"), (">&2", "")] {
         // The first is never read until the second has arrived completely.
@@ -264,7 +264,7 @@ fn the_end_of_the_input_is_carried_while_the_output_goes_on() {
 }
 
 #[test]
-fn no_input_leaves_the_callers_input_alone() {
+fn no_input_flag_does_not_read_the_callers_input() {
     let d = Daemon::start();
     let file = d.folder.path("lines");
     std::fs::write(&file, "one\ntwo\n").unwrap();
@@ -416,7 +416,7 @@ fn a_child_left_behind_without_the_output_holds_nothing_up() {
 }
 
 #[test]
-fn a_child_that_goes_on_writing_is_heard_to_its_end() {
+fn output_of_a_child_that_keeps_writing_is_complete() {
     let d = Daemon::start_with("[exec]\nlinger = 2\n", "");
     // Three seconds of output with pauses far below the linger time.
     let ended = d
@@ -428,7 +428,7 @@ fn a_child_that_goes_on_writing_is_heard_to_its_end() {
 
 /// Output after the quiet time is lost, and the client is told that it may be.
 #[test]
-fn output_after_the_quiet_time_is_told_as_cut_off() {
+fn output_after_the_linger_time_is_reported_as_cut_off() {
     let d = Daemon::start_with("[exec]\nlinger = 0\n", "");
     let mut gate = Gate::new(d.folder.path("gate"));
     let script = format!("(read x <{}; echo late) & exit 0", gate.name());

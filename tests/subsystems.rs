@@ -98,7 +98,7 @@ fn options(d: &Daemon, options: &str) {
 }
 
 #[test]
-fn a_subsystem_is_its_words_with_streams_and_status() {
+fn subsystem_runs_its_configured_command_with_streams_and_status() {
     // By the user's shell, and without one.
     for of_line in ["", "subsystems=sftp,echo"] {
         is_its_words(of_line);
@@ -155,7 +155,7 @@ fn is_its_words(of_line: &str) {
 }
 
 #[test]
-fn which_hosts_may_ask_for_which() {
+fn subsystems_are_allowed_per_host() {
     let tools = echoing();
     let d = start(&echo(&tools), "");
     // With only commands= no other program is allowed, by whatever name.
@@ -196,7 +196,7 @@ fn an_account_without_a_shell_has_the_subsystems_that_the_line_names() {
     }
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     if !user.shell.ends_with("nologin") {
-        daemon::passed_over("the shell of daemon is not nologin");
+        daemon::report_skipped("the shell of daemon is not nologin");
         return;
     }
     let tools = echoing();
@@ -259,7 +259,7 @@ fn what_the_settings_do_not_have_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_name_that_is_none_is_told_before_anybody_is_called() {
+fn invalid_subsystem_name_is_reported_before_connecting() {
     let d = start("", "");
     for words in [
         &["-s", "hostb", "/usr/lib/sftp-server"][..],
@@ -304,7 +304,7 @@ fn the_usual_paths_of_sftp_are_tried_when_it_is_asked_for() {
     let last = fs::canonicalize("/usr/lib/sftp-server");
     let is_in_the_way = last.is_ok_and(|file| file.parent() == Some(Path::new("/usr/lib")));
     if !ours.is_dir() || is_in_the_way {
-        daemon::passed_over("no /usr/libexec, or a file /usr/lib/sftp-server");
+        daemon::report_skipped("no /usr/libexec, or a file /usr/lib/sftp-server");
         return;
     }
     let folder = prepare(&settings(""), "");

@@ -125,7 +125,7 @@ fn name(pid: i32) -> String {
 }
 
 #[test]
-fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
+fn source_slots_are_limited_and_its_oldest_connection_is_evicted() {
     let d = Daemon::inetd_as("limits.silent-per-source = 3\n");
     let mut all: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
     let mut neighbour = held(&d, "127.7.7.8");
@@ -136,7 +136,7 @@ fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
 }
 
 #[test]
-fn in_all_the_oldest_of_the_greediest_makes_room() {
+fn oldest_connection_of_the_largest_source_is_evicted_at_the_total_limit() {
     let d = Daemon::inetd_as("limits.silent = 6\nlimits.reserved = 1\n");
     let mut greedy: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
     let mut small: Vec<RawConnection> =
@@ -161,7 +161,7 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
 
 /// A killed daemon leaves no used slots behind, and a session does not count as unauthenticated.
 #[test]
-fn the_slots_of_the_dead_and_of_sessions_are_free() {
+fn slots_of_dead_processes_and_sessions_are_freed() {
     let d =
         Daemon::inetd_as("limits.silent-per-source = 2\nlimits.silent = 4\nlimits.reserved = 1\n");
     let mut first = held(&d, "127.7.7.7");
@@ -223,7 +223,7 @@ fn a_penalty_ends_with_the_machines_own_time() {
 /// An invalid table is moved aside, and nothing that it refers to is touched; if none can be
 /// created the connection is served, and the log says so.
 #[test]
-fn what_is_no_table_is_not_believed() {
+fn invalid_penalty_table_is_rejected() {
     let d = Daemon::inetd_as("penalties.noauth = 100\npenalties.min = 50\n");
     garbage(&d, "127.7.7.7");
     let (table, victim) = (table(&d), d.folder.path("victim"));
@@ -326,7 +326,7 @@ fn a_login_by_inetd() {
 }
 
 #[test]
-fn pam_checks_so_many_at_once_among_all_daemons() {
+fn pam_slots_are_limited_across_daemons() {
     if !needs_root() {
         return;
     }
@@ -360,7 +360,7 @@ fn pam_checks_so_many_at_once_among_all_daemons() {
 }
 
 #[test]
-fn so_many_logins_are_under_way_among_all_daemons() {
+fn pending_logins_are_limited_across_daemons() {
     if !needs_root() {
         return;
     }

@@ -128,7 +128,7 @@ impl Drop for Machine {
 }
 
 #[test]
-fn who_may_not_install_is_told_the_exact_command() {
+fn ordinary_user_gets_the_exact_install_command() {
     let machine = Machine::new("need-user", 1000, true);
     let (status, said, told) = machine.needs();
     assert_eq!(status, Some(3), "{said}");
@@ -157,7 +157,7 @@ fn who_may_not_install_is_told_the_exact_command() {
 }
 
 #[test]
-fn an_ordinary_user_with_empty_package_lists_hears_to_update_them_first() {
+fn ordinary_user_with_empty_package_lists_gets_the_update_command_first() {
     let machine = Machine::new("need-lists", 1000, true);
     machine.has("rustc", "echo rustc 1.50.0");
     machine.has("apt-cache", "");
@@ -218,7 +218,7 @@ fn root_gets_installed_what_is_missing_and_no_service_is_started() {
 }
 
 #[test]
-fn ci_runs_the_linters_and_the_tests_and_lets_no_tool_be_missing() {
+fn ci_runs_linters_and_tests_and_fails_on_a_missing_tool() {
     let script = tree::text(".ci/run");
     let lines: Vec<&str> = script.lines().filter(|l| !l.starts_with('#')).collect();
     let at = |line: &str| lines.iter().position(|l| *l == line);
@@ -484,7 +484,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
+fn install_installs_every_file_and_uninstall_removes_it() {
     let dest = folder("install");
     let make = |what: &[&str]| {
         let mut command = Command::new("make");
@@ -596,7 +596,7 @@ fn the_programs_need_no_library_but_libc() {
 }
 
 #[test]
-fn the_demo_says_who_cannot_run_it() {
+fn demo_reports_an_account_that_cannot_run_it() {
     use std::os::unix::process::CommandExt;
     let user = |field: usize, of: &str| {
         let said = run(Command::new("getent").args(["passwd", of]));
@@ -640,7 +640,7 @@ fn the_demo_says_who_cannot_run_it() {
 }
 
 #[test]
-fn the_demo_is_as_it_should_be() {
+fn demo_prints_the_expected_output() {
     let dir = folder("demo");
     let said = well(
         Command::new("demo/demo.sh")

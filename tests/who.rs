@@ -106,7 +106,7 @@ fn a_session_is_shown_with_its_bytes_and_hung_up() {
 }
 
 #[test]
-fn what_does_not_hear_the_hang_up_is_killed() {
+fn job_that_ignores_sighup_is_killed() {
     let d = Daemon::start_with("[exec]\nhup-to-kill = 1", "");
     let session = d.session(&["trap '' HUP; echo $$; while :; do read x </dev/zero; done"]);
     let (_, pid) = session.out.wait_from(0, |l| !l.is_empty());
@@ -118,7 +118,7 @@ fn what_does_not_hear_the_hang_up_is_killed() {
 }
 
 #[test]
-fn a_relay_that_does_not_answer_holds_nobody_up() {
+fn unresponsive_relay_does_not_block_who() {
     let d = Daemon::start();
     let session = d.session(&["echo on; read x"]);
     session.out.wait("on");
@@ -134,7 +134,7 @@ fn a_relay_that_does_not_answer_holds_nobody_up() {
 }
 
 #[test]
-fn it_is_for_root_and_for_whose_daemon_it_is() {
+fn who_is_allowed_for_root_and_the_daemons_user() {
     let folder = prepare("", "");
     let paths = folder.path("S");
     // There is no daemon, and the message says so.

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_will_hardly_do_is_told() {
+    fn unlikely_address_is_reported() {
         assert_eq!(
             found("[\"127.0.0.1\"]", &["192.0.2.1"]),
             (vec!["127.0.0.1".into()], true)

@@ -81,7 +81,7 @@ fn registrations_and_keys() {
 }
 
 #[test]
-fn a_registration_is_told_as_it_is_to_be_typed() {
+fn suggested_enrol_command_can_be_typed_as_printed() {
     for (line, command) in [
         (&["cos", "run", "hostb", "x"][..], "`cos enrol hostb`"),
         (
@@ -114,7 +114,7 @@ fn every_flag_is_in_the_help() {
 
 /// In the forms that cosadm and cosserver accept.
 #[test]
-fn help_and_the_version_by_a_letter_or_a_word() {
+fn short_long_and_bare_forms_of_help_and_version() {
     for (line, long) in [
         (&["cos", "-h"][..], &["cos", "--help"][..]),
         (&["cos", "help"], &["cos", "--help"]),

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 /// Regression: a later value was used if it was another kind of setting than the first.
 #[test]
-fn of_two_values_of_an_option_the_first_counts() {
+fn first_of_two_values_of_an_option_is_used() {
     for (first, second) in [
         ("SessionType=default", "SessionType=none"),
         ("SessionType=default", "sessiontype=subsystem"),
@@ -158,7 +158,7 @@ fn uris_name_a_host() {
 }
 
 #[test]
-fn what_stands_for_a_command() {
+fn options_that_replace_the_command() {
     assert!(call(&["ssh", "hostb"]).words.is_empty());
     let remote = |setting: &str| call(&["ssh", "-o", setting, "hostb"]).of_ssh.command;
     assert_eq!(
@@ -214,7 +214,7 @@ fn version_configuration_and_connect() {
 }
 
 #[test]
-fn the_program_on_the_hosts_between_is_one_word() {
+fn jump_program_is_one_word() {
     let program = |text: &str| {
         let call = call(&["ssh", "-oJumpProgram=/opt/cos", "-o", text, "hostb", "x"]);
         assert_eq!(call.for_ssh, ["-oA=b"], "it is ours alone");

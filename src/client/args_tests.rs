@@ -237,7 +237,7 @@ fn borg_restic_and_open_mpi() {
 }
 
 #[test]
-fn everything_that_is_passed_over() {
+fn ignored_flags_are_accepted() {
     let line = [
         "cosrsh",
         "-x",
@@ -273,7 +273,7 @@ fn everything_that_is_passed_over() {
 }
 
 #[test]
-fn words_are_kept_as_they_are() {
+fn command_words_are_not_changed() {
     is(
         &["cosrsh", "hostb", "a  b", "", "$x", "'q'", "--", "-n"],
         "hostb",
@@ -369,7 +369,7 @@ fn families() {
 }
 
 #[test]
-fn the_faces() {
+fn command_lines_of_each_personality() {
     let run = call(&[
         "/usr/bin/cos",
         "-C",

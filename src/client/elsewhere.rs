@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn ssh_is_given_what_it_knows() {
+    fn ssh_gets_only_flags_that_it_accepts() {
         let line = [
             "cosrsh",
             "-oConnectTimeout=10",
@@ -245,7 +245,7 @@ mod tests {
 
     /// The keys remain those of the host's name, at every address.
     #[test]
-    fn ssh_is_told_where_the_host_is_and_whose_keys_it_has() {
+    fn ssh_gets_host_name_and_host_key_alias() {
         let line = ["ssh", "-oHostName=%h.x", "hostb", "x"];
         let name = ["ssh", "-oHostName=hostb.x", "-oHostName=%h.x"];
         assert_eq!(
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn rsh_is_given_rsh_flags_alone() {
+    fn rsh_gets_only_flags_of_rsh() {
         let line = [
             "cos", "run", "-v", "-T", "-n", "jo@hostb", "-4", "--", "x", "-y",
         ];

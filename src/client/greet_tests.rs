@@ -124,19 +124,19 @@ fn ask(until: Until, command: usize) -> String {
 }
 
 #[test]
-fn an_answer_that_does_not_come_has_its_time() {
+fn missing_answer_times_out() {
     let said = ask(Until::Asked, 0);
     assert_eq!(said, "HOST: no answer to the request came within 1 s");
 }
 
 #[test]
-fn an_answer_after_the_command_has_its_time_too() {
+fn missing_answer_after_the_command_times_out() {
     let said = ask(Until::Told, COMMAND_PIECE);
     assert_eq!(said, "HOST: no answer to the request came within 1 s");
 }
 
 #[test]
-fn a_host_that_takes_nothing_of_the_command_has_its_time() {
+fn host_that_does_not_read_the_command_times_out() {
     let said = ask(Until::Deaf, 1 << 20);
     assert_eq!(said, "HOST stopped reading the request");
 }

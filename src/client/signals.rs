@@ -189,7 +189,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn output_that_nobody_reads_does_not_hold_a_client_that_was_told_to_end() {
+    fn unread_output_does_not_delay_a_terminated_client() {
         let begin = Instant::now();
         let mut receiver = SignalReceiver::default();
         assert_eq!(receiver.deadline_after_the_end(), None);

@@ -55,7 +55,7 @@ fn forwardings_and_programs_are_refused_under_their_names() {
 }
 
 #[test]
-fn what_ssh_has_besides_is_passed_over_and_what_it_has_not_is_told() {
+fn other_ssh_options_are_ignored_and_unknown_options_reported() {
     for setting in ["StrictHostKeyChecking=no", "ControlPath=none", "CIPHERS=x"] {
         assert_eq!(parse(setting), Ok(Setting::PassedOver), "{setting}");
     }

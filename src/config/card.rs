@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back() {
+    fn card_round_trip() {
         let text = card().print();
         assert!(text.starts_with("-----BEGIN COSSERVER INVITATION-----\ncaller: hosta\nserver: hostb\naddr: 127.0.0.1,2001:db8::1\nport: 9002\nkey: abab"));
         same(&Card::parse(text.as_bytes()).unwrap());

@@ -158,7 +158,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
 }
 
 #[test]
-fn a_mistake_costs_its_host_alone() {
+fn mistake_in_a_line_disables_only_its_host() {
     let table = HostTable::parse(
         b"a cos\nb cos prot=1\n\xff\xfe cos\nc cos user=\xff\nd cos",
         Path::new(FILE),
@@ -179,7 +179,7 @@ fn a_mistake_costs_its_host_alone() {
 }
 
 #[test]
-fn a_host_on_two_lines_is_on_none() {
+fn host_on_two_lines_is_refused() {
     for text in [
         "a cos\nb cos\nA ssh\n",
         "a cos\nb cos\na zzz\n",
@@ -218,7 +218,7 @@ fn a_host_on_two_lines_is_on_none() {
 }
 
 #[test]
-fn an_overlong_line_is_never_two() {
+fn overlong_line_is_not_split() {
     let long = format!("a cos user=x {}b cos", " ".repeat(LINE_MAX));
     let table = table(&format!("{long}\nc cos\n"));
     assert_eq!(table.entries().len(), 1);
@@ -230,7 +230,7 @@ fn an_overlong_line_is_never_two() {
 }
 
 #[test]
-fn a_file_that_is_not_to_be_trusted_is_no_table() {
+fn untrusted_file_is_not_read_as_a_table() {
     let scratch = Scratch::new();
     let paths = scratch.paths();
     assert!(
@@ -342,7 +342,7 @@ fn a_host_with_commands_has_the_subsystems_that_its_line_names() {
 
 /// A variable that has no effect, or that would make an interpreter run other code, is rejected.
 #[test]
-fn variables_that_would_be_set_in_vain_or_run_other_code_are_refused() {
+fn variables_without_effect_or_that_run_other_code_are_refused() {
     for set in ["PATH", "HOME", "SHELL"] {
         let told = fault(&format!("a cos accept-env={set}"));
         assert!(told.contains("is set by cosserver itself"), "{told}");

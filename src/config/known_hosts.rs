@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_stay_and_a_wrong_line_costs_its_host_alone() {
+    fn comments_are_kept_and_a_wrong_line_disables_only_its_host() {
         let scratch = Scratch::new();
         let paths = scratch.paths();
         let [a, b, c] = ["hosta", "hostb", "hostc"].map(|n| HostName::parse(n).unwrap());

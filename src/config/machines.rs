@@ -95,7 +95,7 @@ mod tests {
     use crate::config::scratch::Scratch;
 
     #[test]
-    fn the_first_is_recorded() {
+    fn first_machine_key_is_recorded() {
         let scratch = Scratch::new();
         let paths = scratch.paths();
         let host = HostName::parse("hosta").unwrap();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_race_one_is_recorded() {
+    fn one_of_two_concurrent_keys_is_recorded() {
         let scratch = Scratch::new();
         let paths = scratch.paths();
         for round in 0..50_u8 {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_record_denies() {
+    fn invalid_machine_record_denies() {
         let scratch = Scratch::new();
         let paths = scratch.paths();
         let host = HostName::parse("hosta").unwrap();

@@ -142,7 +142,7 @@ fn symbolic_links() {
 }
 
 #[test]
-fn what_is_no_regular_file_cannot_hold_us() {
+fn opening_a_special_file_does_not_block() {
     let scratch = Scratch::new();
     let fifo = scratch.path().join("fifo");
     mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
@@ -170,7 +170,7 @@ fn too_long() {
 }
 
 #[test]
-fn of_two_that_create_one_wins() {
+fn one_of_two_concurrent_creators_wins() {
     let scratch = Scratch::new();
     for round in 0..50 {
         let path = scratch.path().join(round.to_string());
@@ -213,7 +213,7 @@ fn replacing() {
 
 /// Under inetd, a folder that had become writable by all stayed trusted for the whole session.
 #[test]
-fn a_checker_that_has_forgotten_looks_again() {
+fn checker_checks_again_after_forget() {
     let scratch = Scratch::new();
     let folder = scratch
         .file("a/b/f", "x", 0o600)
@@ -236,7 +236,7 @@ fn a_checker_that_has_forgotten_looks_again() {
 }
 
 #[test]
-fn a_checker_looks_once() {
+fn checker_checks_a_folder_once() {
     let scratch = Scratch::new();
     let file = scratch.file("a/f", "x", 0o600);
     let checker = Checker::new();
@@ -294,7 +294,7 @@ fn a_checker_looks_once() {
 /// If only the folder could not be synced, the file exists, and the fault must not say that nothing
 /// was written. Root can open every folder, so this case does not arise for it.
 #[test]
-fn a_folder_that_is_not_synced_is_told_as_that() {
+fn failed_sync_of_a_folder_has_its_own_error() {
     if nix::unistd::geteuid().is_root() {
         return;
     }

@@ -126,7 +126,7 @@ fn keys_are_named_once_and_explained() {
 }
 
 #[test]
-fn what_counts_at_the_start_alone_is_kept() {
+fn settings_that_need_a_restart_are_kept() {
     let started = parse("name = \"x\"\nport = 1\nlisten = [\"192.0.2.1\"]").unwrap();
     let text =
         "name = \"y\"\nport = 2\nlisten = [\"192.0.2.2\"]\n[daemon]\nuser = \"z\"\ngrace = 7";
@@ -277,7 +277,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
 }
 
 #[test]
-fn everybody_is_a_star_with_or_without_a_list() {
+fn star_for_all_users_with_or_without_a_list() {
     let of = |users: &str| {
         let text = format!("name = \"x\"\n[gui.x]\ncommand = [\"/bin/true\"]\nusers = {users}\n");
         parse(&text).unwrap()

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_unseen_is_shown() {
+    fn invisible_characters_are_not_printed() {
         for c in "\0\x1b\u{7f}\u{9b}\u{ad}\u{200b}\u{200d}\u{200e}\u{2028}\u{202e}\u{2066}\u{feff}\u{e0041}".chars() {
             assert!(!is_shown(c), "{c:?}");
         }
@@ -146,7 +146,7 @@ mod tests {
 
     /// A character that `cosadm` shows as `?` must be escaped in JSON, which programs read.
     #[test]
-    fn json_escapes_whatever_is_not_shown() {
+    fn json_escapes_unprintable_characters() {
         assert_eq!(
             json("a\u{1b}\u{202e}\u{e0041}é\n"),
             r#""a\u001b\u202e\udb40\udc41é\n""#
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_is_near() {
+    fn suggested_word_is_similar() {
         let options = ["port", "path", "listen", "silent-per-source"];
         assert_eq!(nearest("prot", options), Some("port"));
         assert_eq!(nearest("listn", options), Some("listen"));

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_have_their_addresses_alone() {
+    fn network_contains_only_its_addresses() {
         let all = [("192.0.2.0", 24), ("2001:db8::", 32), ("198.51.100.7", 32)];
         let all = all.map(|(ip, prefix)| (ip.parse::<IpAddr>().unwrap(), prefix));
         let list: Networks = all.into_iter().collect();

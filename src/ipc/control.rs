@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_and_answers_there_and_back() {
+    fn questions_and_answers_round_trip() {
         for question in [
             Question::Who,
             Question::Kill(u64::MAX),

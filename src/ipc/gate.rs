@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_and_orders_there_and_back() {
+    fn questions_and_orders_round_trip() {
         let from = "2001:db8::1".parse().unwrap();
         let questions = [
             Question::Hello(1, from, b"record"),

@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_and_words_there_and_back() {
+    fn orders_and_reports_round_trip() {
         let strings = |all: &[&str]| all.iter().map(|s| CString::new(*s).unwrap()).collect();
         let begin = |task| {
             Order::Begin(Begin {

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn beginnings_and_questions_there_and_back() {
+    fn start_messages_and_questions_round_trip() {
         let number = |n| IdNumber::new(n).unwrap();
         for user in [None, Some((number(7), number(8)))] {
             let begin = Begin { user, warm: true };
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_there_and_back() {
+    fn answers_round_trip() {
         let ready = Answer::Ready(Confined {
             user: true,
             landlock: false,

@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_news_and_words_there_and_back() {
+    fn relay_messages_round_trip() {
         let direction = |n, counter| Direction {
             key: Secret::new([n; 32]),
             counter,

@@ -91,7 +91,7 @@ fn one_line_is_one_datagram_with_its_priority_and_our_number() {
 }
 
 #[test]
-fn a_syslog_daemon_that_was_started_anew_loses_no_line() {
+fn restarted_syslog_daemon_loses_no_line() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path().join("log"));
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
@@ -106,7 +106,7 @@ fn a_syslog_daemon_that_was_started_anew_loses_no_line() {
 }
 
 #[test]
-fn a_syslog_that_nobody_serves_is_told() {
+fn missing_syslog_daemon_is_reported() {
     let scratch = Scratch::new();
     let [log, other] = ["log", "other"].map(|name| scratch.path().join(name));
     // A path that exists but is no socket: journald's is a folder.
@@ -149,7 +149,7 @@ fn lines_without_a_syslog_daemon_are_counted() {
 }
 
 #[test]
-fn a_syslog_daemon_that_takes_nothing_stops_nobody() {
+fn unresponsive_syslog_daemon_does_not_block_logging() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path().join("log"));
     let mut syslog = Syslog::at(vec![daemon.path.clone()]);
@@ -174,7 +174,7 @@ fn a_syslog_daemon_that_takes_nothing_stops_nobody() {
 }
 
 #[test]
-fn one_users_lines_are_bounded_and_no_other_ones() {
+fn log_lines_of_one_user_are_rate_limited_without_affecting_others() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path().join("log"));
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);

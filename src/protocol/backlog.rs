@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_memory_is_held_than_bytes_wait() {
+    fn backlog_frees_memory_of_sent_bytes() {
         let mut backlog = Backlog::new();
         let held = |b: &Backlog| b.pieces.iter().map(Vec::capacity).sum::<usize>();
         backlog.push(&vec![7; 16 << 20]);

@@ -122,7 +122,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn what_is_read_into_the_places_leaves_as_data_records() {
+    fn data_read_into_the_batch_is_sent_as_data_records() {
         let from = Direction {
             key: Secret::new([9; 32]),
             counter: 0,

@@ -113,7 +113,7 @@ mod tests {
     const MIB: u32 = 1 << 20;
 
     #[test]
-    fn who_takes_all_it_can_get_leaves_as_much_for_the_next() {
+    fn largest_share_leaves_as_much_for_the_next() {
         let budget = Arc::new(Budget::new(64 << 20));
         let mut shares = Vec::new();
         let mut got = Vec::new();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_from_a_budget_that_is_none_or_was_lowered() {
+    fn empty_or_lowered_budget_grants_nothing() {
         assert_eq!(Share::default().take(MIB, 1), 0);
         let budget = Arc::new(Budget::new(4 << 20));
         let mut share = Share::of(Arc::clone(&budget));

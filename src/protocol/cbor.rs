@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_canonical_and_nothing_else() {
+    fn only_canonical_items_are_accepted() {
         let good: &[&[u8]] = &[
             &[0x00],
             &[0x18, 24],

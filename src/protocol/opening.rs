@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_opens_with_its_request_alone() {
+    fn opening_of_a_machine_has_only_its_request() {
         for credential in [Credential::Machine, Credential::Password] {
             let opening = Opening {
                 request: b"request",

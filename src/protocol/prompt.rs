@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_and_answers_there_and_back() {
+    fn prompts_and_answers_round_trip() {
         let prompts = vec![
             text(Style::Error, "expired"),
             text(Style::Hidden, "New password: "),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_door_asks_one_thing_of_its_own_style() {
+    fn registration_prompt_has_one_question_of_its_own_style() {
         let info = || text(Style::Info, "You have not been authorized");
         let (shown, hidden) = (text(Style::Shown, "Name: "), text(Style::Hidden, "pw: "));
         let error = text(Style::Error, "x");
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_asks() {
+    fn unknown_prompt_source_is_refused() {
         for number in 0..=30 {
             let bytes = cbor::write(|e| {
                 e.map(3)?.u8(1)?.u8(2)?.u8(3)?.array(1)?;

@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_something_needs_words_still() {
+    fn services_that_run_a_command_need_words() {
         let none = Request {
             service: Service::Exec,
             ..enrol()

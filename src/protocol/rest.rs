@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_words_or_a_map_with_words() {
+    fn rest_of_a_command_is_words_or_a_map_with_words() {
         let hash = |bytes: &[u8]| Sha256::digest(bytes).into();
         let map = |keys: &[u8]| {
             cbor::write(|e| {

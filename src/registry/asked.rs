@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_there_and_back() {
+    fn questions_round_trip() {
         let id = Id([3; 16]);
         let name = || Name::parse("Réception").unwrap();
         let password = || Zeroizing::new(b"secret".to_vec());
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_there_and_back() {
+    fn answers_round_trip() {
         let id = Id([3; 16]);
         let seen = MachineStatus {
             id,

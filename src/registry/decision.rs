@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_excluded_never_pass() {
+    fn excluded_machine_is_always_denied() {
         for level in Level::ALL {
             for state in [KNOWN, RegistrationState::Never, RegistrationState::Deleted] {
                 for n in 0..16 {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_door_wants_both_lists() {
+    fn closed_outer_door_requires_both_lists() {
         let closed = |included, state| {
             let seen = MachineStatus {
                 included,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_door_asks_whom_it_does_not_know() {
+    fn open_outer_door_prompts_unknown_machines() {
         let open = |build_mode, passwords, state| {
             let seen = MachineStatus {
                 build_mode,
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proven_host_is_known_unless_it_was_deleted() {
+    fn authenticated_host_is_registered_unless_deleted() {
         for level in [Level::Open, Level::Closed] {
             assert!(is_in(decide(&status(level, KNOWN), true, false)));
             let AccessDecision::Allow(pass) =
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn level_0_and_local_machines_are_not_asked_about() {
+    fn registry_skips_level_0_and_local_machines() {
         for host in [true, false] {
             for state in [RegistrationState::Never, RegistrationState::Deleted] {
                 assert!(is_in(decide(&status(Level::Off, state), host, false)));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_is_for_one_machine() {
+    fn access_decision_is_valid_for_one_machine() {
         struct Caller(PublicKey);
         impl Machine for Caller {
             fn machine(&self) -> &PublicKey {

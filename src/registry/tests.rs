@@ -24,7 +24,7 @@ fn host() -> (Scratch, Doors, Outer, Inner) {
 }
 
 #[test]
-fn out_of_the_box_nobody_is_let_in_and_nobody_asked() {
+fn by_default_unknown_machines_are_denied_without_a_prompt() {
     let (_scratch, mut doors, ..) = host();
     let seen = doors.look(id(1)).unwrap();
     assert_eq!(seen.level, Level::Closed);
@@ -37,7 +37,7 @@ fn out_of_the_box_nobody_is_let_in_and_nobody_asked() {
 }
 
 #[test]
-fn what_the_manager_changes_counts_for_the_next() {
+fn change_by_the_administrator_applies_to_the_next_connection() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
     outer.set_level(Level::Open).unwrap();
     inner.add(&id(1), &name("pc"), true).unwrap();
@@ -57,7 +57,7 @@ fn what_the_manager_changes_counts_for_the_next() {
 }
 
 #[test]
-fn who_glances_waits_for_nobody_and_writes_nothing() {
+fn nonblocking_reader_never_waits_and_never_writes() {
     let (scratch, mut doors, mut outer, mut inner) = host();
     inner.add(&id(1), &name("pc"), true).unwrap();
     let mut glance = NonblockingReader::of(&scratch.paths());
@@ -110,7 +110,7 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
 /// A copy is restored into the same file and changed once: its header then equals that of the file
 /// that was read.
 #[test]
-fn a_copy_in_the_same_place_is_the_one_that_counts() {
+fn restored_copy_in_the_same_file_is_read() {
     let (scratch, mut doors, mut outer, _) = host();
     let mut glance = NonblockingReader::of(&scratch.paths());
     let path = Outer::path(&scratch.paths());
@@ -130,7 +130,7 @@ fn a_copy_in_the_same_place_is_the_one_that_counts() {
 
 /// A change in one door counts even if the reader was waiting for the other door.
 #[test]
-fn who_had_to_wait_looks_at_both_doors_again() {
+fn reader_checks_both_doors_again_after_waiting() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
     outer.set_level(Level::Open).unwrap();
     inner.add(&id(1), &name("pc"), true).unwrap();
@@ -162,7 +162,7 @@ fn a_journal_that_became_a_fifo_is_not_opened() {
 }
 
 #[test]
-fn a_file_that_was_put_back_is_the_one_that_counts() {
+fn restored_file_is_read() {
     let (scratch, mut doors, mut outer, _) = host();
     let path = Outer::path(&scratch.paths());
     let copy = scratch.path().join("copy");
@@ -174,7 +174,7 @@ fn a_file_that_was_put_back_is_the_one_that_counts() {
 }
 
 #[test]
-fn a_door_that_is_gone_lets_nobody_in() {
+fn missing_registry_file_denies() {
     let (scratch, mut doors, mut outer, _) = host();
     outer.set_level(Level::Open).unwrap();
     std::fs::remove_file(Inner::path(&scratch.paths(), None)).unwrap();
@@ -184,7 +184,7 @@ fn a_door_that_is_gone_lets_nobody_in() {
 }
 
 #[test]
-fn closing_takes_over_whoever_is_authorized() {
+fn closing_the_outer_door_includes_authorized_machines() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
     outer.set_level(Level::Open).unwrap();
     let close = |inner: &Inner, outer: &mut Outer| {
@@ -230,7 +230,7 @@ fn closing_takes_over_whoever_is_authorized() {
 
 /// Until the door is closed it can be read, however many machines are taken over.
 #[test]
-fn closing_keeps_nobody_waiting() {
+fn closing_the_outer_door_does_not_delay_readers() {
     let (_scratch, mut doors, mut outer, _) = host();
     let each = |n: u32| {
         let mut id = [0; 16];
@@ -252,7 +252,7 @@ fn closing_keeps_nobody_waiting() {
 }
 
 #[test]
-fn nobody_registers_at_a_closed_door() {
+fn closed_outer_door_registers_no_machine() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
     inner
         .set(&[crate::registry::inner::Setting::BuildMode(true)])

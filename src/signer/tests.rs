@@ -136,7 +136,7 @@ fn what_is_signed_has_the_users_name_and_proves_cookie_and_machine() {
 }
 
 #[test]
-fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_so() {
+fn signer_refuses_unpinned_keys_and_hosts_reached_by_ssh() {
     let joined = Joined::new();
     let ask = joined.ask();
     let pin = PublicKey([3; 32]);
@@ -227,7 +227,7 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
 }
 
 #[test]
-fn fields_there_and_back_and_nothing_else() {
+fn fields_round_trip_and_others_are_refused() {
     let joined = Joined::new();
     let exec = joined.ask();
     let gui = Ask {
@@ -332,7 +332,7 @@ fn no_bytes_make_it_panic() {
 }
 
 #[test]
-fn nobody_in_particular_is_not_vouched_for() {
+fn signer_refuses_overflow_and_invalid_user_ids() {
     for uid in [65_534, u32::MAX] {
         assert!(check_number(uid).is_err());
     }

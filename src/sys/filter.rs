@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_lets_through_what_the_list_does() {
+    fn binary_search_filter_equals_the_linear_list() {
         let (allow, kill) = (SeccompAction::Allow, SeccompAction::KillProcess);
         for role in [Role::Gate, Role::Relay] {
             says_the_same(|| system::list(role).unwrap(), allow.clone(), kill.clone());

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_and_who_it_is() {
+    fn connection_reports_the_callers_user_id() {
         let folder = std::env::temp_dir().join(format!("cos-local-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let path = folder.join("s");

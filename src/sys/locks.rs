@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_byte_is_one_processes_until_it_dies() {
+    fn byte_lock_is_held_until_its_process_dies() {
         let path = std::env::temp_dir().join(format!("cos-locks-{}", std::process::id()));
         let file = std::fs::File::create_new(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_write_any_of_it() {
+    fn pam_files_writable_by_other_users_are_refused() {
         let scratch = Scratch::new();
         let dir = scratch.paths().dir;
         let lines = KINDS.map(|k| format!("{k} required a.so\n")).concat();

@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_stands_has_made_a_round_trip() {
+    fn established_connection_has_a_round_trip_time() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let theirs = listener.accept().unwrap().0;

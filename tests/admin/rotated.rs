@@ -66,7 +66,7 @@ fn a_card_that_was_not_written_takes_its_cookie_back() {
 }
 
 #[test]
-fn of_two_live_cookies_none_is_dropped_unasked() {
+fn live_cookie_is_not_dropped_by_default() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     s.invite("hosta");

@@ -29,7 +29,7 @@ fn into(folder: &Folder, file: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_file_of_a_card_is_its_owners_alone() {
+fn card_file_is_private_to_its_owner() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     let file = scratch.0.join("card");
@@ -172,7 +172,7 @@ fn a_folder_does_not_join_itself() {
 }
 
 #[test]
-fn a_list_says_who_is_denied_and_what_to_do_with_none() {
+fn host_list_shows_denied_hosts_and_an_empty_list_suggests_commands() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     let empty = s.run(&["host", "list"]);
@@ -325,7 +325,7 @@ fn check_looks_at_applications_and_what_logins_need() {
 
 /// Settings that would deny a host its subsystems, and what its line says of them.
 #[test]
-fn check_and_list_tell_of_subsystems() {
+fn check_and_list_report_subsystems() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     s.invite("hosta");
@@ -362,7 +362,7 @@ fn check_and_list_tell_of_subsystems() {
 }
 
 #[test]
-fn who_tells_an_ordinary_user_whose_daemon_was_asked() {
+fn who_tells_an_ordinary_user_which_daemon_was_queried() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     let told = s.bad(1, &["who"]);
@@ -386,7 +386,7 @@ fn the_version() {
 }
 
 #[test]
-fn which_users_of_a_host_are_let_in_is_said() {
+fn invite_reports_which_users_of_a_host_are_allowed() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     let run_as = me();

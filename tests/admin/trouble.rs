@@ -91,7 +91,7 @@ fn mistakes_on_the_command_line() {
 }
 
 #[test]
-fn another_key_is_not_taken_unasked() {
+fn changed_host_key_is_not_accepted_by_default() {
     let scratch = Scratch::new();
     let (s, t, a) = (scratch.init("S"), scratch.init("T"), scratch.init("A"));
     assert!(
@@ -251,7 +251,7 @@ fn insecure_files_are_not_changed_either() {
 }
 
 #[test]
-fn output_that_nobody_takes_is_an_error_and_no_panic() {
+fn failed_write_to_standard_output_is_an_error_and_no_panic() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     s.invite("hosta");
@@ -297,7 +297,7 @@ fn output_that_nobody_takes_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn an_ordinary_user_in_his_own_folder() {
+fn ordinary_user_administers_own_folder() {
     let Some(nobody) = User::from_name("nobody")
         .unwrap()
         .filter(|_| geteuid().is_root())

@@ -14,7 +14,7 @@ fn cosadm(words: &[&str]) -> Command {
 
 /// Any user can create a FIFO that no process writes to.
 #[test]
-fn a_card_that_is_no_regular_file_keeps_nobody_waiting() {
+fn card_that_is_not_a_regular_file_does_not_block() {
     let scratch = Scratch::new();
     let a = scratch.init("A");
     let fifo = scratch.0.join("fifo");

@@ -42,7 +42,7 @@ pub fn is_root() -> bool {
 /// its own mounts, continuous integration fails.
 pub fn needs_root() -> bool {
     if !is_root() {
-        passed_over("not root");
+        report_skipped("not root");
         return false;
     }
     if in_ci() {
@@ -68,7 +68,7 @@ fn can_mount() -> bool {
 
 /// Reports that a test had nothing to do, bypassing the harness, which hides the output of a test
 /// that passes. `scripts/test` counts these lines.
-pub fn passed_over(why: &str) {
+pub fn report_skipped(why: &str) {
     let test = std::thread::current();
     let name = test.name().unwrap_or("?");
     let _ = std::io::stderr().write_all(format!("passed over: {name}: {why}\n").as_bytes());
@@ -431,7 +431,7 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
 }
 
 /// Sets security level 0: machines are not checked. For tests that do not concern the registry.
-pub fn take_doors_away(server: &Path) {
+pub fn set_level_0(server: &Path) {
     use cosserver::registry::{Doors, Level, Outer};
     let paths = cosserver::config::paths::Paths::of_dir(server);
     Doors::make(&paths).unwrap();

@@ -9,7 +9,7 @@ use cosserver::registry::{Inner, List, Outer};
 
 use super::host::{Host, chmod, text};
 use super::{A, B};
-use crate::daemon::{COSADM, Folder, in_ci, needs_root, passed_over, until};
+use crate::daemon::{COSADM, Folder, in_ci, needs_root, report_skipped, until};
 
 /// Runs a shell with its own mounts, which no other process sees. `None`: this user cannot do that.
 fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
@@ -26,7 +26,7 @@ fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
     let told = text(&out.stderr);
     if out.status.code() == Some(99) || told.contains("unshare failed") {
         assert!(!in_ci(), "nothing can be mounted here: {told}");
-        passed_over(&format!("nothing can be mounted here: {told}"));
+        report_skipped(&format!("nothing can be mounted here: {told}"));
         return None;
     }
     Some((out.status.code(), text(&out.stdout) + &told))
@@ -177,7 +177,7 @@ const HARMS: &[Harm] = &[
 ];
 
 #[test]
-fn a_file_that_is_not_right_is_named_and_left() {
+fn invalid_registry_file_is_named_and_not_changed() {
     for (number, (words, harm)) in HARMS.iter().enumerate() {
         for is_outer in [true, false] {
             let s = Host::new();
@@ -225,7 +225,7 @@ fn a_file_that_is_not_right_is_named_and_left() {
 }
 
 #[test]
-fn eight_who_write_at_the_same_time_all_succeed() {
+fn eight_concurrent_writers_all_succeed() {
     const EACH: u32 = 8;
     let s = Host::new();
     thread::scope(|scope| {
@@ -282,7 +282,7 @@ fn a_password_that_was_not_written_is_withdrawn() {
 /// Regression: every command read the inner door's change counter before it ran, even if that was
 /// in a shared directory that hangs. Here a FIFO without a writer simulates such a file.
 #[test]
-fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
+fn hanging_inner_door_does_not_delay_an_exclusion() {
     let s = Host::new();
     let shared = s.folder("shared", 0o700);
     s.good(&["settings", "set", "folder", shared.to_str().unwrap()]);
@@ -317,7 +317,7 @@ fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
 /// The name is looked up last, when the machine is on the list already; if another command removes
 /// the machine from the list in the meantime, that stays.
 #[test]
-fn what_is_excluded_while_the_inner_door_hangs_is_so_at_once_and_can_be_undone() {
+fn exclusion_while_the_inner_door_hangs_applies_at_once_and_can_be_undone() {
     let s = Host::new();
     let lock = "import sqlite3, sys
 door = sqlite3.connect(sys.argv[1], isolation_level=None)

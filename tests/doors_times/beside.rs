@@ -147,7 +147,7 @@ fn apart(all: &[f64]) -> f64 {
 /// Regression: the delay of another connection was 262 to 391 µs depending on the cause: the time
 /// that the monitor had worked on the first.
 #[test]
-fn the_work_for_a_refusal_shows_not_why_to_another_connection() {
+fn refusal_delay_of_another_connection_does_not_reveal_the_cause() {
     let settings = "[penalties]\nexempt = [\"127.0.0.0/8\"]\n[limits]\nrefusals = 16\n\
                     [daemon]\nrefusal-interval = 1\n";
     let d = Daemon::start_with(settings, "");

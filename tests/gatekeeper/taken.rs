@@ -123,7 +123,7 @@ impl Taken {
     }
 
     /// Creates both ends of a connection; the test's own is as if it had been accepted.
-    pub fn stranger(&self, from: &str) -> (TcpStream, OwnedFd) {
+    pub fn unauthenticated_connection(&self, from: &str) -> (TcpStream, OwnedFd) {
         let theirs = RawConnection::from_address(from.parse().unwrap(), self.port()).socket;
         let (ours, _) = self.listener.accept().unwrap();
         (theirs, ours.into())
@@ -141,7 +141,7 @@ impl Taken {
 
     /// Makes the monitor decide on a ClientHello that came from an address; returns the peer.
     pub fn submit(&mut self, c: Connection, bytes: &[u8], from: &str) -> TcpStream {
-        let (peer, socket) = self.stranger(from);
+        let (peer, socket) = self.unauthenticated_connection(from);
         self.ask(&Question::ClientHello(c, bytes), vec![socket]);
         peer
     }

@@ -21,7 +21,7 @@ fn start() -> (Daemon, Inner) {
 }
 
 /// Runs the client with its own machine key, which is derived from this number.
-fn newcomer(d: &Daemon, number: u8, options: &[&str]) -> (i32, String, String) {
+fn enrol_machine(d: &Daemon, number: u8, options: &[&str]) -> (i32, String, String) {
     let file = d.folder.path("newcomer");
     fs::write(&file, format!("{number:02x}").repeat(32)).unwrap();
     let mut command = program(d, "cosclient.py");
@@ -35,7 +35,7 @@ const ASKS_NAME: &str = "This machine is not registered here yet.\nEnter your na
 #[test]
 fn a_machine_registers_itself() {
     let (d, mut inner) = start();
-    let (status, _, stderr) = newcomer(&d, 1, &["--door", "Joan"]);
+    let (status, _, stderr) = enrol_machine(&d, 1, &["--door", "Joan"]);
     assert_eq!(status, 255, "{stderr}");
     assert!(
         stderr.starts_with("cosclient: denied, reference "),
@@ -47,13 +47,13 @@ fn a_machine_registers_itself() {
     for (number, suite) in [(1, "1"), (2, "2")] {
         let options = ["--suite", suite, "--door", "Jos\u{e9}"];
         said_is(
-            newcomer(&d, number, &options),
+            enrol_machine(&d, number, &options),
             0,
             "",
             &format!("{ASKS_NAME}Welcome\n"),
         );
         said_is(
-            newcomer(&d, number, &["--suite", suite]),
+            enrol_machine(&d, number, &["--suite", suite]),
             0,
             "",
             "Welcome\n",
@@ -61,7 +61,7 @@ fn a_machine_registers_itself() {
     }
     inner.set(&[Setting::BuildMode(false)]).unwrap();
     inner.set_backdoor(Some(b"open sesame")).unwrap();
-    let (status, _, stderr) = newcomer(&d, 3, &["--door", "open sesame"]);
+    let (status, _, stderr) = enrol_machine(&d, 3, &["--door", "open sesame"]);
     assert_eq!(status, 0, "{stderr}");
     assert_eq!(inner.count().unwrap(), 3);
     // A host whose machine was deleted is prompted when it requests a command, also a long one.
@@ -103,7 +103,7 @@ const CAUSES: [(&str, &[&str]); 4] = [
 ];
 
 #[test]
-fn newcomers_that_do_not_keep_to_the_protocol_are_refused() {
+fn machines_that_violate_the_registration_protocol_are_refused() {
     for asks in ["name", "activation"] {
         let (d, mut inner) = start();
         d.says(0, &["true"]);

@@ -205,7 +205,7 @@ def a_command_for_an_answer(s):
 
 
 @door_case("closed")
-def an_answer_that_nobody_asked_for(s):
+def unrequested_answer(s):
     c = Newcomer(s)
     return c.say(c.hello_of() + w.framed(w.SEALED, b"x" * 40)).outcome()
 
@@ -261,7 +261,7 @@ def a_name_of_two_lines(s):
 
 
 @door_case("denied", NAMES)
-def a_name_that_turns_what_follows(s):
+def name_with_a_bidirectional_override(s):
     return Asked(s).reply("a\u202eb".encode())
 
 

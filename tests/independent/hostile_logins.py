@@ -205,7 +205,7 @@ def a_command_for_a_prompt(s):
 
 
 @login_case("closed")
-def answers_that_nobody_asked_for(s):
+def unrequested_answers(s):
     c = Stranger(s).greet()
     record = c.client_hello([b"hello"], display=w.Display(), password=True)
     return c.say(record + w.framed(w.SEALED, b"x" * 40)).outcome()

@@ -106,7 +106,7 @@ fn a_password_starts_an_application_with_either_suite() {
 }
 
 #[test]
-fn whatever_pam_asks_is_answered_and_what_it_tells_is_shown() {
+fn pam_prompts_are_answered_and_pam_messages_are_shown() {
     if !needs_root() {
         return;
     }
@@ -169,7 +169,7 @@ const CAUSES: [(&str, &[&str]); 3] = [
 ];
 
 #[test]
-fn logins_that_do_not_keep_to_the_protocol_are_refused() {
+fn logins_that_violate_the_protocol_are_refused() {
     if !needs_root() {
         return;
     }

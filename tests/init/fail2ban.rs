@@ -70,7 +70,7 @@ fn written(line: &str) -> [String; 3] {
 }
 
 #[test]
-fn strangers_faults_count_and_nobody_can_blame_another() {
+fn fail2ban_counts_unauthenticated_faults_and_no_peer_can_ban_another() {
     let folder = Folder::new();
     let Some(conf) = configuration(&folder) else {
         return;

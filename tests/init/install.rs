@@ -170,7 +170,7 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
 
 /// The output does not hide the line with the next step among shell commands.
 #[test]
-fn it_says_what_it_does_and_not_how() {
+fn install_output_lists_actions_without_commands() {
     let dest = Folder::new();
     for what in ["install", "uninstall"] {
         let out = run(&mut make_into(&["make"], &dest, &[what]));
@@ -351,7 +351,7 @@ fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
 }
 
 #[test]
-fn it_finds_out_what_the_machine_has() {
+fn install_detects_the_init_system() {
     let Some(machine) = Machine::start() else {
         return;
     };

@@ -73,7 +73,7 @@ fn starts_and_stops(whole: bool) {
 
 /// Regression: without a syslog all log lines were lost without a message.
 #[test]
-fn a_log_that_goes_nowhere_is_told() {
+fn missing_log_is_reported() {
     let Some(machine) = Machine::with_cosserver("none") else {
         return;
     };
@@ -105,7 +105,7 @@ fn a_log_that_goes_nowhere_is_told() {
 }
 
 #[test]
-fn a_pid_file_that_lies_is_seen_through() {
+fn stale_pid_file_is_detected() {
     let Some(machine) = booted(true) else { return };
     let call = |action: &str, status: i32| script(&machine, action, status);
     let file = machine.path("/run/cosserver/cosserver.pid");

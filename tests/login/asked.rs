@@ -215,7 +215,7 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
 }
 
 #[test]
-fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stranger() {
+fn module_messages_come_with_the_next_prompt_or_success_and_never_unauthenticated() {
     if !needs_root() {
         return;
     }
@@ -289,7 +289,7 @@ fn a_text_of_several_lines_is_shown_as_several_lines() {
 }
 
 #[test]
-fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
+fn user_renamed_by_a_module_runs_as_the_new_name() {
     if !needs_root() {
         return;
     }

@@ -60,7 +60,7 @@ fn worker(l: &Logins) -> i32 {
 }
 
 #[test]
-fn a_password_gets_in_and_a_wrong_one_does_not() {
+fn right_password_is_accepted_and_a_wrong_one_denied() {
     if !needs_root() {
         return;
     }
@@ -129,7 +129,7 @@ fn what_is_left_running_outlives_its_daemon() {
 /// Regression: a guess whose client did not wait for the answer was over at once, and so was the
 /// next one.
 #[test]
-fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
+fn not_waiting_for_the_denial_does_not_speed_up_guessing_across_daemons() {
     if !needs_root() {
         return;
     }
@@ -165,7 +165,7 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
 
 /// Regression: the slot was free again as soon as PAM had decided, as with one daemon.
 #[test]
-fn a_place_does_not_tell_how_long_pam_took_among_all_daemons() {
+fn login_slot_release_does_not_reveal_pam_time_across_daemons() {
     if !needs_root() {
         return;
     }

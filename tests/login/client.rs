@@ -320,7 +320,7 @@ fn a_program_answers_where_cos_askpass_names_one() {
 }
 
 #[test]
-fn where_nobody_can_answer_it_says_what_would() {
+fn login_without_a_terminal_names_the_ways_to_answer() {
     if !needs_root() {
         return;
     }
@@ -366,7 +366,7 @@ fn where_nobody_can_answer_it_says_what_would() {
 }
 
 #[test]
-fn answers_on_standard_input_leave_the_rest_of_it_to_the_application() {
+fn answers_on_standard_input_leave_the_remaining_input_to_the_application() {
     if !needs_root() {
         return;
     }
@@ -419,7 +419,7 @@ fn a_denied_login_says_what_may_be_wrong_and_the_same_for_all() {
 }
 
 #[test]
-fn each_step_of_a_login_is_told_where_that_is_asked_for() {
+fn verbose_login_reports_each_step() {
     if !needs_root() {
         return;
     }

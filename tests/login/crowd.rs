@@ -38,7 +38,7 @@ fn failures(l: &Logins) -> usize {
 }
 
 #[test]
-fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
+fn pending_logins_are_limited_and_a_disconnect_frees_a_slot() {
     if !needs_root() {
         return;
     }
@@ -59,7 +59,7 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
 
 /// Also for applications: one user who logs in by password cannot hold all sessions.
 #[test]
-fn who_logs_in_by_password_holds_a_share_of_the_sessions() {
+fn password_user_cannot_hold_all_sessions() {
     if !needs_root() {
         return;
     }
@@ -86,7 +86,7 @@ fn who_logs_in_by_password_holds_a_share_of_the_sessions() {
 /// Regression: all sources shared the slots, so a source that took them and sent nothing locked out
 /// all others for two minutes.
 #[test]
-fn who_only_sits_at_the_prompt_keeps_nobody_out() {
+fn idle_prompt_does_not_block_other_logins() {
     if !needs_root() {
         return;
     }
@@ -127,7 +127,7 @@ fn slots(l: &Logins, from: &str) -> usize {
 }
 
 #[test]
-fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() {
+fn wrong_password_is_penalised_and_a_host_fault_is_not() {
     if !needs_root() {
         return;
     }
@@ -161,7 +161,7 @@ fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() 
 
 /// Regression: a client that did not wait for the denial guessed as fast as PAM could check.
 #[test]
-fn who_does_not_wait_for_the_answer_guesses_no_faster() {
+fn not_waiting_for_the_denial_does_not_speed_up_guessing() {
     if !needs_root() {
         return;
     }
@@ -174,7 +174,7 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster() {
 }
 
 #[test]
-fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
+fn timeout_for_a_pam_slot_is_reported_without_details() {
     if !needs_root() {
         return;
     }
@@ -191,7 +191,7 @@ fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
 }
 
 #[test]
-fn the_turn_of_one_that_hangs_is_anothers() {
+fn pam_slot_of_a_hanging_module_is_freed() {
     if !needs_root() {
         return;
     }
@@ -220,7 +220,7 @@ fn the_turn_of_one_that_hangs_is_anothers() {
 
 /// A client that has answered keeps it to the end: see `left.rs`.
 #[test]
-fn the_turn_of_one_who_leaves_unasked_is_anothers_at_once() {
+fn pam_slot_of_a_client_that_leaves_before_the_prompt_is_freed_at_once() {
     if !needs_root() {
         return;
     }
@@ -242,7 +242,7 @@ fn the_turn_of_one_who_leaves_unasked_is_anothers_at_once() {
 /// Regression: a client that left before it was told was penalised for leaving, and not for a wrong
 /// guess.
 #[test]
-fn a_wrong_guess_costs_the_same_whether_or_not_its_peer_waits() {
+fn wrong_guess_costs_the_same_after_a_disconnect() {
     if !needs_root() {
         return;
     }
@@ -265,7 +265,7 @@ fn a_wrong_guess_costs_the_same_whether_or_not_its_peer_waits() {
 /// Regression: a source that filled the slots with answers waiting for PAM locked out all others,
 /// because only connections at the prompt made room.
 #[test]
-fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
+fn filling_login_slots_with_wrong_guesses_does_not_block_others() {
     if !needs_root() {
         return;
     }
@@ -288,7 +288,7 @@ fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
 /// Regression: such a guess did not occupy the PAM slot before the next one, so the time until the
 /// next prompt or check revealed for which user PAM failed.
 #[test]
-fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
+fn guess_that_pam_cannot_check_holds_the_pam_slot_like_a_wrong_one() {
     if !needs_root() {
         return;
     }
@@ -316,7 +316,7 @@ fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
 /// Regression: these lines were not rate-limited as those of unauthenticated peers, so each
 /// rejection had one.
 #[test]
-fn whoever_finds_no_place_does_not_fill_the_log() {
+fn rejections_for_lack_of_a_login_slot_are_rate_limited_in_the_log() {
     if !needs_root() {
         return;
     }
@@ -338,7 +338,7 @@ fn whoever_finds_no_place_does_not_fill_the_log() {
 /// Regression: the slot was free again as soon as PAM had decided: at once for a user that does not
 /// exist, some 40 ms later for one that does. A second login of the same source could measure that.
 #[test]
-fn a_place_does_not_tell_how_long_pam_took() {
+fn login_slot_release_does_not_reveal_pam_time() {
     if !needs_root() {
         return;
     }
@@ -365,7 +365,7 @@ fn a_place_does_not_tell_how_long_pam_took() {
 /// Regression: a PAM slot was free as soon as PAM had decided, which a client of a third source
 /// could observe while it waited for the slot.
 #[test]
-fn a_turn_does_not_tell_how_long_pam_took() {
+fn pam_slot_release_does_not_reveal_pam_time() {
     if !needs_root() {
         return;
     }

@@ -182,7 +182,7 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
 }
 
 #[test]
-fn by_hash_a_module_makes_nobody_another() {
+fn module_cannot_change_the_user_of_a_hash_login() {
     if !needs_root() {
         return;
     }
@@ -234,7 +234,7 @@ fn a_host_without_a_cookie_asks_for_the_password_and_the_display_is_inherited() 
 }
 
 #[test]
-fn an_application_runs_while_its_client_looks_on_and_a_hash_login_ends_with_it() {
+fn application_of_a_hash_login_ends_when_its_client_is_killed() {
     if !needs_root() {
         return;
     }
@@ -257,7 +257,7 @@ remote = true
 
 /// Regression: a login at a prompt that a host had requested locked out all other hosts.
 #[test]
-fn who_only_sits_at_a_hosts_prompt_keeps_no_other_host_out() {
+fn idle_prompt_of_a_host_does_not_block_other_hosts() {
     if !needs_root() {
         return;
     }

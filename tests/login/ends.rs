@@ -21,7 +21,7 @@ fn signal(pid: i32, signal: Signal) {
 }
 
 /// Kills it.
-fn slay(pid: i32) {
+fn sigkill(pid: i32) {
     signal(pid, Signal::SIGKILL);
 }
 
@@ -32,7 +32,7 @@ fn the_application_is_killed() {
     }
     let l = Logins::start();
     let (session, pid) = runs(&l);
-    slay(pid);
+    sigkill(pid);
     assert_eq!(session.finish().status, Some(128 + 9));
     l.all_closed(1);
 }
@@ -56,7 +56,7 @@ fn the_gate_is_killed_and_the_application_stays() {
     }
     let l = Logins::start();
     let (session, pid) = runs(&l);
-    slay(l.d.process("gate"));
+    sigkill(l.d.process("gate"));
     l.d.log.wait("process=gate");
     assert!(lives(pid));
     assert_eq!(l.noted("closed"), 0, "{:?}", l.notes());
@@ -66,14 +66,14 @@ fn the_gate_is_killed_and_the_application_stays() {
 }
 
 #[test]
-fn the_gate_is_killed_while_somebody_is_asked() {
+fn gate_is_killed_during_a_prompt() {
     if !needs_root() {
         return;
     }
     let l = Logins::start();
     let talk = crate::login::person::Person::new(&l.d, "alice", "hello").ask();
     let worker = l.d.process("login");
-    slay(l.d.process("gate"));
+    sigkill(l.d.process("gate"));
     assert!(ends(worker), "its worker goes on");
     drop(talk);
     assert_eq!(l.notes(), Vec::<String>::new());
@@ -91,14 +91,14 @@ fn the_relay_is_killed() {
     }
     let l = Logins::start();
     let (session, pid) = runs(&l);
-    slay(l.d.process("relay"));
+    sigkill(l.d.process("relay"));
     assert!(ends(pid), "it was not hung up");
     assert_eq!(session.finish().status, Some(255));
     l.all_closed(1);
 }
 
 #[test]
-fn the_worker_is_killed_and_an_heir_closes_the_session() {
+fn cleanup_worker_closes_the_session_of_a_killed_worker() {
     if !needs_root() {
         return;
     }
@@ -114,7 +114,7 @@ fn the_worker_is_killed_and_an_heir_closes_the_session() {
         let mut session = Session::spawn(&mut l.gui(user, "secret\n", &[], &["stay"]));
         let (_, line) = session.out.wait_from(0, |_| true);
         drop(session.stdin.take());
-        slay(l.d.process("login"));
+        sigkill(l.d.process("login"));
         assert!(ends(line.parse().unwrap()), "it was not hung up");
         assert_eq!(session.finish().status, Some(255));
         l.all_closed(1);
@@ -140,7 +140,7 @@ fn the_daemon_is_killed() {
     }
     let l = Logins::start();
     let (session, pid) = runs(&l);
-    slay(l.d.pid());
+    sigkill(l.d.pid());
     assert!(ends(pid), "it was not hung up");
     assert_eq!(session.finish().status, Some(255));
     l.all_closed(1);
@@ -164,7 +164,7 @@ fn a_module_that_hangs_does_not_outlive_the_daemon() {
         worker = all.into_iter().find(is_worker);
         worker.is_some()
     });
-    slay(l.d.pid());
+    sigkill(l.d.pid());
     assert!(ends(worker.unwrap()), "it goes on");
     drop(client);
 }
@@ -179,7 +179,7 @@ fn the_daemon_is_stopped_and_waits_for_it() {
     l.d.signal(Signal::SIGTERM);
     l.d.log.wait("stopping");
     assert!(lives(pid));
-    slay(pid);
+    sigkill(pid);
     assert_eq!(session.finish().status, Some(128 + 9));
     assert!(ends(l.d.pid()));
     l.all_closed(1);
@@ -204,7 +204,7 @@ users = [\"*\", \"root\"]
         let session = look_on(&mut l.gui("alice", "secret\n", &[], &["stubborn"]));
         let pid = session.out.wait_from(0, |_| true).1.parse().unwrap();
         if by_daemon {
-            slay(l.d.pid());
+            sigkill(l.d.pid());
         } else {
             session.signal(Signal::SIGKILL);
         }
@@ -236,7 +236,7 @@ command = [\"/bin/sh\", \"-c\", \"readlink /proc/$$/fd/* >fds; echo $$ >new; mv 
 users = [\"*\", \"root\"]
 ";
 
-fn alone() -> Plan {
+fn detachable_plan() -> Plan {
     Plan {
         applications: ALONE,
         ..Plan::default()
@@ -249,7 +249,7 @@ fn detached_it_goes_on_without_client_and_daemon() {
         return;
     }
     for end in ["application", "daemon", "worker", "relay"] {
-        let l = alone().start();
+        let l = detachable_plan().start();
         let pid = detached(&l);
         let fds = std::fs::read_to_string(l.d.folder.path("home/alice/fds")).unwrap();
         let mut names: Vec<&str> = fds.lines().collect();
@@ -267,23 +267,23 @@ fn detached_it_goes_on_without_client_and_daemon() {
         match end {
             "application" => {}
             "daemon" => {
-                slay(l.d.pid());
+                sigkill(l.d.pid());
                 assert!(ends(l.d.pid()));
                 assert!(lives(pid));
             }
             "relay" => {
-                slay(l.d.process("relay"));
+                sigkill(l.d.process("relay"));
                 l.d.log.wait("process=relay");
                 assert!(lives(pid));
             }
             _ => {
                 // No process would close its session after it: it ends with its worker.
-                slay(l.d.process("login"));
+                sigkill(l.d.process("login"));
                 assert!(ends(pid));
             }
         }
         if lives(pid) {
-            slay(pid);
+            sigkill(pid);
         }
         l.all_closed(1);
         match end {
@@ -300,7 +300,7 @@ fn what_comes_with_a_detached_application_is_what_the_page_says() {
     if !needs_root() {
         return;
     }
-    let l = alone().start();
+    let l = detachable_plan().start();
     let mut person = crate::login::person::Person::new(&l.d, "alice", "alone");
     person.detach = true;
     let came = person.ask().hears_all(&[crate::login::PASSWORD]);
@@ -314,7 +314,7 @@ fn what_comes_with_a_detached_application_is_what_the_page_says() {
     let file = l.d.folder.path("home/alice/pid");
     until("it runs", || file.exists());
     let pid = std::fs::read_to_string(&file).unwrap();
-    slay(pid.trim().parse().unwrap());
+    sigkill(pid.trim().parse().unwrap());
     l.all_closed(1);
 }
 
@@ -326,7 +326,7 @@ fn detached_it_counts_among_the_sessions() {
     }
     let l = Plan {
         settings: "[limits]\nsessions = 1\n[daemon]\nrefusal-interval = 1\n",
-        ..alone()
+        ..detachable_plan()
     }
     .start();
     let pid = detached(&l);
@@ -339,9 +339,9 @@ fn detached_it_counts_among_the_sessions() {
         line.contains("cause=busy why=\"alice asks for alone: "),
         "{line}"
     );
-    slay(pid);
+    sigkill(pid);
     l.d.log.wait("how=detached");
-    slay(detached(&l));
+    sigkill(detached(&l));
     l.all_closed(2);
 }
 
@@ -381,7 +381,7 @@ users = [\"*\", \"root\"]
 }
 
 #[test]
-fn whoever_leaves_in_the_middle_leaves_nothing_behind() {
+fn disconnect_during_a_login_leaves_nothing_behind() {
     if !needs_root() {
         return;
     }
@@ -441,7 +441,7 @@ fn eight_at_the_same_time_are_eight_sessions() {
         .collect();
     assert_eq!((l.noted("opened"), l.noted("closed")), (8, 0));
     for pid in pids {
-        slay(pid);
+        sigkill(pid);
     }
     for session in all.drain(..) {
         assert_eq!(session.finish().status, Some(128 + 9));

@@ -38,7 +38,7 @@ fn plan(stack: &str) -> Plan {
 /// process, which has one thread, and never in a process that has a key or talks to unauthenticated
 /// peers.
 #[test]
-fn pam_is_in_the_logins_process_alone_which_has_one_thread() {
+fn pam_runs_only_in_the_single_threaded_login_process() {
     if !needs_root() {
         return;
     }
@@ -82,7 +82,7 @@ fn pairs(lines: &[String]) -> BTreeMap<&str, &str> {
 }
 
 #[test]
-fn it_is_the_user_with_his_groups_and_nothing_more() {
+fn application_has_only_the_users_ids_and_groups() {
     if !needs_root() {
         return;
     }
@@ -274,7 +274,7 @@ fn its_input_outputs_and_status_are_carried_until_it_ends() {
 }
 
 #[test]
-fn a_bare_lc_is_not_passed_for_a_person_either() {
+fn bare_lc_variable_is_not_passed_to_an_application() {
     if !needs_root() {
         return;
     }

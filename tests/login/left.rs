@@ -69,11 +69,11 @@ impl Slow {
         Self { l, go }
     }
 
-    fn standing(stack: &str) -> Self {
+    fn with_standalone_daemon(stack: &str) -> Self {
         Self::new(stack, |folder| Daemon::start_in(folder, &["-d"]))
     }
 
-    fn lets_pam_go_on(&mut self) {
+    fn release_pam(&mut self) {
         self.go.write_all(b"go").unwrap();
     }
 
@@ -102,15 +102,15 @@ impl Slow {
 /// Regression: leaving ended the worker: no wrong guess was counted, and after sixty of them the
 /// right password was still accepted.
 #[test]
-fn hanging_up_hides_no_wrong_guess() {
+fn disconnect_hides_no_wrong_guess() {
     if !needs_root() {
         return;
     }
-    let mut slow = Slow::standing(SLOW_NO);
+    let mut slow = Slow::with_standalone_daemon(SLOW_NO);
     slow.guess_and_leave(1);
     slow.l.d.log.wait("left connection=");
     assert_eq!(slow.denied(), 0, "{}", slow.l.log_text());
-    slow.lets_pam_go_on();
+    slow.release_pam();
     until("the guess is denied", || slow.denied() == 1);
     assert_eq!(slow.counted("alice"), 1);
     // From now on PAM does not wait.
@@ -128,7 +128,7 @@ fn hanging_up_hides_no_wrong_guess() {
 
 /// The same if inetd starts a daemon for each connection, which has to outlive the connection.
 #[test]
-fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
+fn disconnect_hides_no_wrong_guess_under_inetd() {
     if !needs_root() {
         return;
     }
@@ -137,7 +137,7 @@ fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
     });
     slow.guess_and_leave(1);
     slow.l.d.log.wait("left connection=");
-    slow.lets_pam_go_on();
+    slow.release_pam();
     until("the guess is denied", || slow.denied() == 1);
     assert_eq!(slow.counted("alice"), 1);
     until("its daemon has ended", || {
@@ -147,12 +147,12 @@ fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
 
 /// Regression: if a client left at the second prompt, its first answer was forgotten.
 #[test]
-fn leaving_at_a_further_prompt_is_a_wrong_guess() {
+fn disconnect_at_a_later_prompt_is_a_wrong_guess() {
     if !needs_root() {
         return;
     }
     for how in ["before it is there", "at it", "by breaking the protocol"] {
-        let slow = Slow::standing(TWO_PROMPTS);
+        let slow = Slow::with_standalone_daemon(TWO_PROMPTS);
         let person = Person::new(&slow.l.d, "alice", "hello");
         if how == "before it is there" {
             let mut talk = person.ask();
@@ -183,12 +183,12 @@ fn leaving_at_a_further_prompt_is_a_wrong_guess() {
 /// It must not be distinguishable from a wrong one by whose login it delays, and no client would be
 /// there to use what is started.
 #[test]
-fn a_right_password_of_one_who_has_left_opens_no_session() {
+fn right_password_after_a_disconnect_opens_no_session() {
     if !needs_root() {
         return;
     }
     let unix = "auth required pam_unix.so";
-    let mut slow = Slow::standing(&crate::login::STACK.replace(
+    let mut slow = Slow::with_standalone_daemon(&crate::login::STACK.replace(
         unix,
         &format!("{unix}\nauth required MODULE wait=FOLDER/go"),
     ));
@@ -197,7 +197,7 @@ fn a_right_password_of_one_who_has_left_opens_no_session() {
     until("PAM has it", || slow.l.noted("waits") == 1);
     drop(talk);
     slow.l.d.log.wait("left connection=");
-    slow.lets_pam_go_on();
+    slow.release_pam();
     let line = slow.l.d.log.wait("PAM accepted, but the peer disconnected");
     assert!(
         line.starts_with("closed peer=127.0.0.1 cause=left why=\"alice asks for hello: "),
@@ -238,12 +238,12 @@ fn a_module_that_hangs_after_its_peer_has_left_is_killed_in_time() {
 
 /// Regression: the end of the daemon was the end of every guess that PAM was checking.
 #[test]
-fn the_end_of_the_daemon_hides_no_wrong_guess() {
+fn daemon_exit_hides_no_wrong_guess() {
     if !needs_root() {
         return;
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let mut slow = Slow::standing(SLOW_NO);
+        let mut slow = Slow::with_standalone_daemon(SLOW_NO);
         let mut talk = Person::new(&slow.l.d, "alice", "hello").ask();
         talk.send(&[WRONG]);
         until("PAM has it", || slow.l.noted("waits") == 1);
@@ -257,7 +257,7 @@ fn the_end_of_the_daemon_hides_no_wrong_guess() {
         }
         assert!(ends(slow.l.d.pid()), "{signal}: it goes on");
         assert_eq!(slow.counted("alice"), 0);
-        slow.lets_pam_go_on();
+        slow.release_pam();
         until("PAM has counted it", || slow.counted("alice") == 1);
     }
 }

@@ -67,7 +67,7 @@ fn runs(l: &Logins, name: &str) -> (Session, i32) {
 }
 
 #[test]
-fn whoever_ignores_the_hang_up_is_killed_with_a_kernel_old_or_new() {
+fn processes_that_ignore_sighup_are_killed_on_old_and_new_kernels() {
     if !needs_root() {
         return;
     }

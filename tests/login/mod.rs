@@ -129,7 +129,7 @@ impl Plan {
         let module = format!("{bare} log={}", log(&folder).display());
         let applications = self.applications.replace("FOLDER", &here);
         crate::daemon::append(&folder.path("S/cosserver.toml"), &applications);
-        crate::daemon::take_doors_away(&folder.path("S"));
+        crate::daemon::set_level_0(&folder.path("S"));
         let etc = folder.path("etc");
         make_etc(&etc, &folder, self.hash);
         let stack = self.stack.replace("MODULE", &module).replace("BARE", &bare);

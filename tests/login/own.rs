@@ -8,7 +8,7 @@ use crate::daemon::{COSSERVER, Daemon, must, needs_root, status};
 use crate::login::{Logins, Plan};
 
 #[test]
-fn an_ordinary_users_daemon_logs_that_user_in_and_nobody_else() {
+fn ordinary_users_daemon_admits_only_that_user() {
     if !needs_root() {
         return;
     }

@@ -24,15 +24,15 @@ pub struct Seat {
 
 impl Seat {
     pub fn take(command: &Command) -> Self {
-        Self::seated(command, false)
+        Self::start(command, false)
     }
 
     /// The same for a program whose output is also the screen.
     pub fn take_whole(command: &Command) -> Self {
-        Self::seated(command, true)
+        Self::start(command, true)
     }
 
-    fn seated(command: &Command, whole: bool) -> Self {
+    fn start(command: &Command, whole: bool) -> Self {
         let ends = nix::pty::openpty(None, None).unwrap();
         let mut setsid = Command::new("setsid");
         setsid

@@ -99,7 +99,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
 
 /// Regression: PAM asked `other` for kinds of line that the file lacked, and allowed any user.
 #[test]
-fn a_stack_without_a_kind_of_lines_or_that_others_can_write_lets_nobody_in() {
+fn incomplete_or_foreign_writable_pam_stack_admits_no_user() {
     if !needs_root() {
         return;
     }

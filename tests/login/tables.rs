@@ -30,7 +30,7 @@ users = [\"*\"]
 ";
 
 #[test]
-fn users_and_groups_and_words() {
+fn application_table_checks_users_groups_and_arguments() {
     if !needs_root() {
         return;
     }

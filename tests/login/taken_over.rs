@@ -62,7 +62,7 @@ impl Carried {
     }
 
     /// Forwards the answers to where they belong, and the login is accepted.
-    fn let_in(self, taken: &mut Taken) -> Vec<u8> {
+    fn expect_accepted(self, taken: &mut Taken) -> Vec<u8> {
         taken.ask(&Question::Sealed(self.c, &self.sealed), vec![]);
         let order = taken.order();
         assert_eq!(Order::decode(&order), Some(Order::Taken(self.c)));
@@ -92,13 +92,13 @@ fn has(seen: &[u8], what: &str) -> bool {
 }
 
 #[test]
-fn it_sees_no_password_no_user_and_no_application() {
+fn gate_sees_no_password_user_or_application() {
     if !needs_root() {
         return;
     }
     let l = Logins::start();
     let mut taken = Taken::from(&l.d);
-    let seen = Carried::begin(&l, &mut taken, "alice").let_in(&mut taken);
+    let seen = Carried::begin(&l, &mut taken, "alice").expect_accepted(&mut taken);
     for what in [PASSWORD, "alice", "hello", "Password", "tester"] {
         assert!(!has(&seen, what), "{what} went by in the clear");
     }
@@ -107,7 +107,7 @@ fn it_sees_no_password_no_user_and_no_application() {
 }
 
 #[test]
-fn answers_count_once_and_for_their_own_connection_alone() {
+fn answers_are_valid_once_and_only_for_their_connection() {
     if !needs_root() {
         return;
     }
@@ -121,7 +121,7 @@ fn answers_count_once_and_for_their_own_connection_alone() {
     // Too late for bob's own.
     taken.ask(&Question::Sealed(bob.c, &bob.sealed), vec![]);
     let (c, sealed) = (alice.c, alice.sealed.clone());
-    alice.let_in(&mut taken);
+    alice.expect_accepted(&mut taken);
     bob.gives_up();
     // Once more, for a running session: they have no effect.
     taken.ask(&Question::Sealed(c, &sealed), vec![]);
@@ -141,7 +141,7 @@ fn answers_count_once_and_for_their_own_connection_alone() {
 
 /// Regression: only the gate enforced the deadline for answers.
 #[test]
-fn it_cannot_keep_a_login_waiting_for_ever() {
+fn gate_cannot_block_a_login_forever() {
     if !needs_root() {
         return;
     }

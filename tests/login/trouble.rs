@@ -57,7 +57,7 @@ fn a_module_that_hangs_is_killed_in_time() {
 }
 
 #[test]
-fn a_module_that_crashes_costs_that_login_alone() {
+fn crashing_module_ends_only_its_login() {
     if !needs_root() {
         return;
     }
@@ -109,7 +109,7 @@ fn credentials_are_taken_back_where_the_session_could_not_be_opened() {
 }
 
 #[test]
-fn a_session_module_that_asks_gets_no_answer_and_harms_nobody() {
+fn prompt_from_a_session_module_gets_no_answer() {
     if !needs_root() {
         return;
     }
@@ -127,7 +127,7 @@ fn a_session_module_that_asks_gets_no_answer_and_harms_nobody() {
 
 /// Regression: it waited for a PAM slot, and the daemon ended first.
 #[test]
-fn what_a_dead_worker_left_open_is_closed_at_once_and_before_the_daemon_ends() {
+fn session_of_a_dead_worker_is_closed_at_once_and_before_the_daemon_ends() {
     if !needs_root() {
         return;
     }
@@ -172,7 +172,7 @@ fn a_module_that_hangs_when_it_closes_is_killed_in_time() {
 }
 
 #[test]
-fn what_can_be_no_user_is_shown_to_no_module() {
+fn invalid_user_name_reaches_no_module() {
     if !needs_root() {
         return;
     }

@@ -41,7 +41,7 @@ fn leader(l: &Logins, processes: usize) -> i32 {
     leader
 }
 
-fn slay(pid: i32) {
+fn sigkill(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
@@ -61,8 +61,8 @@ fn other_process_groups_end_with_the_login_too() {
             "client" => client.signal(Signal::SIGKILL),
             "SIGTERM" => client.signal(Signal::SIGTERM),
             "cosadm" => kill_session(&l),
-            "monitor" => slay(l.d.pid()),
-            "worker" => slay(l.d.process("login")),
+            "monitor" => sigkill(l.d.pid()),
+            "worker" => sigkill(l.d.process("login")),
             _ => l.d.signal(Signal::SIGTERM),
         }
         until(&format!("{end}: it ends"), || members(leader).is_empty());
@@ -98,8 +98,8 @@ fn another_process_group_that_ignores_the_hang_up_is_killed() {
         match end {
             "client" => client.signal(Signal::SIGKILL),
             "cosadm" | "detached" => kill_session(&l),
-            "monitor" => slay(l.d.pid()),
-            _ => slay(l.d.process("login")),
+            "monitor" => sigkill(l.d.pid()),
+            _ => sigkill(l.d.process("login")),
         }
         until("its leader ends by the hang-up", || !lives(leader));
         until(&format!("{end}: all of it ends"), || {

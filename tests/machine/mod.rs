@@ -50,7 +50,7 @@ pub(crate) fn tool(path: &str) -> Option<PathBuf> {
     if found.is_none() {
         let why = format!("no {path}: scripts/need test unpacks it");
         assert!(!daemon::in_ci(), "{why}");
-        daemon::passed_over(&why);
+        daemon::report_skipped(&why);
     }
     found
 }
@@ -152,7 +152,7 @@ impl Machine {
             let why = String::from_utf8_lossy(&out.stderr);
             let why = format!("no machine can be made here: {}", why.trim_end());
             assert!(!daemon::in_ci(), "{why}");
-            daemon::passed_over(&why);
+            daemon::report_skipped(&why);
             return None;
         }
         let first = daemon::children(i32::try_from(boot.id()).unwrap())[0];

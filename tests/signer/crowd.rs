@@ -24,7 +24,7 @@ sys.stdin.read()
 
 /// Regression: of 40 concurrent programs six failed, with \"Connection reset by peer\".
 #[test]
-fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
+fn many_programs_of_one_user_are_signed_for_concurrently() {
     if !can() {
         return;
     }
@@ -61,7 +61,7 @@ fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
 /// Regression: twelve user IDs, as one user may have them (subuid), took every slot and sent
 /// nothing.
 #[test]
-fn who_calls_and_says_nothing_keeps_nobody_else_out() {
+fn silent_callers_do_not_block_other_signatures() {
     if !can() {
         return;
     }
@@ -86,7 +86,7 @@ fn who_calls_and_says_nothing_keeps_nobody_else_out() {
 /// Users who are not yet known, while a directory is slow. Regression: the fifth was told to try
 /// again.
 #[test]
-fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
+fn concurrent_user_look_ups_by_the_signer_all_succeed() {
     if !can() {
         return;
     }
@@ -204,7 +204,7 @@ for _ in range(400):
 /// Regression: they used up the log lines that are allowed for failures of unauthenticated peers in
 /// a second. So a user could hide the failed guesses of an outside accomplice from the log.
 #[test]
-fn what_a_user_has_refused_takes_no_lines_from_strangers() {
+fn refused_signatures_do_not_use_up_log_lines_of_unauthenticated_peers() {
     if !can() {
         return;
     }

@@ -21,7 +21,7 @@ pub fn have(tools: &[&str]) -> bool {
         if on_path(tool).is_none() {
             let why = format!("{tool} is missing: scripts/need test installs it");
             assert!(!daemon::in_ci(), "{why}");
-            daemon::passed_over(&why);
+            daemon::report_skipped(&why);
             return false;
         }
     }
@@ -55,7 +55,7 @@ pub fn tool(d: &Daemon, program: &str) -> Command {
 /// If this is not a soak run, its test has nothing to do; if it is missing, CI fails.
 pub fn soak_tool(d: &Daemon, name: &str) -> Option<Command> {
     if !daemon::long() {
-        daemon::passed_over("for make soak");
+        daemon::report_skipped("for make soak");
         return None;
     }
     if on_path(name).is_some() {
@@ -66,7 +66,7 @@ pub fn soak_tool(d: &Daemon, name: &str) -> Option<Command> {
     if !program.exists() {
         let why = format!("no {name}: COS_LONG=1 scripts/need test unpacks it");
         assert!(!daemon::in_ci(), "{why}");
-        daemon::passed_over(&why);
+        daemon::report_skipped(&why);
         return None;
     }
     let libraries = ["lib", "usr/lib"].iter().flat_map(|folder| {

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_meets_what_the_rule_says() {
+    fn access_of_an_unknown_machine_follows_the_settings() {
         let none = Settings::default();
         let build = Settings {
             build_mode: true,

@@ -319,7 +319,7 @@ mod tests {
 
     /// Regression: an exclusion by ID waited for an inner door that hung, only to read a name.
     #[test]
-    fn what_hangs_is_waited_for_no_longer_than_the_limit() {
+    fn in_time_returns_at_its_limit() {
         let (wake, woken) = std::sync::mpsc::channel::<()>();
         let begun = std::time::Instant::now();
         let hung = in_time(Duration::from_millis(10), move || {

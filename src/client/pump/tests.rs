@@ -46,7 +46,7 @@ fn pump() -> (Pump<'static>, TcpStream) {
 
 /// Regression: a client that was stopped for some seconds gave up, although the host had answered.
 #[test]
-fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
+fn answer_received_before_the_deadline_is_read_after_it() {
     let (mut pump, mut server) = pump();
     let long_ago = Instant::now()
         .checked_sub(Duration::from_secs(100))

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn where_words_stand() {
+    fn spans_of_words() {
         let line = " a  b=\"c d\"'e' # é";
         let spans: Vec<&str> = words(line.as_bytes())
             .unwrap()

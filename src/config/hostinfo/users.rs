@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn without_it_each_is_himself_and_never_root() {
+    fn without_user_map_only_the_same_name_except_root() {
         assert_eq!(whom(None, "alice", "alice").as_deref(), Some("alice"));
         assert_eq!(whom(None, "alice", "bob"), None);
         assert_eq!(whom(None, "alice", "root"), None);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_and_nobody() {
+    fn user_map_pairs_and_nobody() {
         let some = Some("alice,bob:operator,bob:backup,carol:root");
         assert_eq!(whom(some, "alice", "alice").as_deref(), Some("alice"));
         assert_eq!(whom(some, "alice", "operator"), None);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_the_greediest_goes_first() {
+    fn oldest_connection_of_the_largest_source_is_evicted_first() {
         let mut s = Sources::default();
         for (from, c) in [
             ("192.0.2.1", 1),

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_whose_name_no_user_can_have_is_none() {
+    fn account_with_an_invalid_name_is_rejected() {
         let mut root = root().account;
         assert!(has_a_name(&root));
         root.name = "ro\u{1b}ot".into();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_has_a_line_of_his_own() {
+    fn existing_user_id_is_known() {
         let mut accounts = Accounts::new(None);
         let mut look_ups = LookUps::new(None);
         assert!(accounts.is_somebody(&mut look_ups, 0));

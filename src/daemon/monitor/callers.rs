@@ -384,7 +384,7 @@ mod tests {
     use crate::daemon::monitor::event_source;
 
     #[test]
-    fn a_line_full_of_nobodies_makes_way_for_somebody() {
+    fn callers_without_an_account_yield_the_queue_to_a_user() {
         let terms = Terms {
             most: 1,
             each: 1,

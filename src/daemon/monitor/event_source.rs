@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_number_is_anothers() {
+    fn tokens_of_event_sources_are_distinct() {
         for id in [0, 1, 7, 8, 1 << 40] {
             assert!(matches!(source(session(id)), EventSource::Session(n) if n == id));
             assert!(matches!(source(job(id)), EventSource::Job(n) if n == id));

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_for_the_file_is_told_what_makes_one() {
+    fn folder_given_as_settings_file_suggests_cosadm_init() {
         let told = |words| parsed(words).unwrap_err().to_string();
         let made = told("-f /usr");
         assert!(made.ends_with("`cosadm -C /usr init` makes one"), "{made}");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_alone_and_together() {
+    fn single_and_combined_flags() {
         let a = parsed("-De -f /x/cosserver.toml -p 0").unwrap();
         assert_eq!(
             (a.foreground, a.stderr, a.debug, a.port),

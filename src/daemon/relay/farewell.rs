@@ -149,7 +149,7 @@ mod tests {
     /// Regression test: a relay that was stopped closed the pipes at once, although the job had
     /// just been hung up and waited for room in one of them.
     #[test]
-    fn pipes_are_kept_for_a_moment_also_when_the_time_has_passed() {
+    fn pipes_stay_open_briefly_even_after_the_deadline() {
         let (monitor, theirs) = Channel::pair().unwrap();
         drop(theirs);
         let (reader, writer) = nix::unistd::pipe().unwrap();

@@ -111,7 +111,7 @@ fn failed(part: Part, errno: Errno, words: &str) -> (End, Closing) {
 /// Regression test: a relay without memory cut a job's input and reported status 0, because any
 /// write error was taken for a reader that is gone.
 #[test]
-fn stdin_that_cannot_be_written_is_a_failure_and_no_reader_that_is_gone() {
+fn stdin_write_error_is_not_taken_for_a_closed_reader() {
     let (out, _held) = pipe().unwrap();
     let (err, _held_too) = pipe().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
@@ -126,7 +126,7 @@ fn stdin_that_cannot_be_written_is_a_failure_and_no_reader_that_is_gone() {
 }
 
 #[test]
-fn an_output_that_cannot_be_read_is_a_failure_and_no_end() {
+fn output_read_error_is_not_taken_for_its_end() {
     for (which, part, name) in [
         (0, Part::Output, "standard output"),
         (1, Part::Error, "standard error"),
@@ -178,7 +178,7 @@ fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
 /// longer than the kernel keeps a closed connection lost the end of the output, and the status.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_end_that_the_client_has_no_room_for_keeps_the_session_until_it_has() {
+fn session_stays_until_its_end_message_is_sent() {
     let (_reader, stdin) = pipe().unwrap();
     let (out, writer) = pipe().unwrap();
     let (err, held) = pipe().unwrap();
@@ -199,7 +199,7 @@ fn an_end_that_the_client_has_no_room_for_keeps_the_session_until_it_has() {
 /// As above, but the client goes without having read anything.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_client_that_goes_before_it_has_the_end_is_gone() {
+fn client_that_leaves_before_the_end_message_is_gone() {
     let (_reader, stdin) = pipe().unwrap();
     let (out, writer) = pipe().unwrap();
     let (err, held) = pipe().unwrap();
@@ -265,7 +265,7 @@ fn an_error_that_was_written_after_output_comes_after_it() {
 
 /// Regression test: an output that always had data, and credit, silenced the other one.
 #[test]
-fn an_output_that_never_rests_leaves_the_other_its_turns() {
+fn continuous_output_does_not_starve_the_other_stream() {
     let (_reader, stdin) = pipe().unwrap();
     let zeros = File::open("/dev/zero").unwrap();
     let (err, writer) = pipe().unwrap();

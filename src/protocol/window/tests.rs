@@ -156,7 +156,7 @@ fn a_reader_that_does_not_keep_up_gets_no_more() {
 }
 
 #[test]
-fn a_stalled_reader_holds_what_was_promised_and_goes_on() {
+fn stalled_reader_keeps_its_credit_and_continues() {
     let budget = Arc::new(Budget::new(64 << 20));
     let mut far = Scene::new(&budget, 40_000);
     far.run(2 * SECOND, GIGABIT, ALL);
@@ -176,7 +176,7 @@ fn a_stalled_reader_holds_what_was_promised_and_goes_on() {
 }
 
 #[test]
-fn a_silent_stream_begins_anew() {
+fn idle_stream_starts_with_the_initial_window() {
     let budget = Arc::new(Budget::new(64 << 20));
     let mut far = Scene::new(&budget, 40_000);
     far.run(2 * SECOND, GIGABIT, ALL);
@@ -195,7 +195,7 @@ fn a_silent_stream_begins_anew() {
 }
 
 #[test]
-fn the_budget_bounds_all_windows_and_gets_them_back() {
+fn budget_limits_all_windows_and_is_refilled() {
     let budget = Arc::new(Budget::new(8 << 20));
     let mut scenes: Vec<Scene> = (0..6).map(|_| Scene::new(&budget, 40_000)).collect();
     for scene in &mut scenes {
@@ -223,7 +223,7 @@ fn the_budget_bounds_all_windows_and_gets_them_back() {
 /// TCP's own start: what is in transit doubles in each round trip. The window stays ahead of it,
 /// where the kernel reports the round trip; else the sender waits once.
 #[test]
-fn a_sender_that_starts_slowly_is_not_held_up() {
+fn slow_starting_sender_is_not_delayed() {
     let budget = Arc::new(Budget::new(64 << 20));
     for (kernels, least) in [(Some(FAR), 99), (None, 70)] {
         let mut far = Scene::new(&budget, 40_000);

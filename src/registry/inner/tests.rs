@@ -20,7 +20,7 @@ fn inner() -> (Scratch, Inner) {
 }
 
 #[test]
-fn a_one_time_password_serves_once() {
+fn one_time_password_is_valid_once() {
     let (_scratch, mut inner) = inner();
     let made = inner.add_generated(&name("made")).unwrap().shown();
     inner.add_chosen(&name("chosen"), b"secret").unwrap();
@@ -40,7 +40,7 @@ fn a_one_time_password_serves_once() {
 }
 
 #[test]
-fn the_backdoor_serves_until_it_is_taken_away() {
+fn backdoor_password_is_valid_until_removed() {
     let (_scratch, mut inner) = inner();
     inner.set_backdoor(Some(b"backdoor")).unwrap();
     assert!(inner.settings().unwrap().backdoor);
@@ -98,7 +98,7 @@ fn a_machine_that_is_known_uses_no_password_up() {
 
 /// A user who types a name does not rename a machine that the administrator has named first.
 #[test]
-fn build_mode_renames_nobody() {
+fn build_mode_does_not_rename_a_machine() {
     let (_scratch, mut inner) = inner();
     let register = |inner: &mut Inner, n, as_| {
         inner
@@ -115,7 +115,7 @@ fn build_mode_renames_nobody() {
 
 /// SQLite would play the journal back into the new file.
 #[test]
-fn a_journal_without_its_file_is_left_alone() {
+fn journal_without_its_file_is_not_touched() {
     let scratch = Scratch::new();
     let path = scratch.path().join("idfile.db");
     let journal = scratch.path().join("idfile.db-journal");
@@ -129,7 +129,7 @@ fn a_journal_without_its_file_is_left_alone() {
 }
 
 #[test]
-fn a_host_does_not_bring_itself_back() {
+fn deleted_host_is_not_registered_again_by_its_cookie() {
     let (_scratch, mut inner) = inner();
     assert!(inner.introduce(&id(1), &name("hosta"), true).unwrap());
     assert!(!inner.introduce(&id(1), &name("other"), true).unwrap());
@@ -152,7 +152,7 @@ fn a_host_does_not_bring_itself_back() {
 
 /// A file that is not an inner door, is damaged, or is newer, is rejected and left unchanged.
 #[test]
-fn what_is_not_right_is_left_alone() {
+fn invalid_inner_door_is_not_changed() {
     let (scratch, mut inner) = inner();
     inner.add(&id(1), &name("pc"), true).unwrap();
     drop(inner);
@@ -189,7 +189,7 @@ fn what_is_not_right_is_left_alone() {
 
 /// Another user who can write the file cannot make it run anything.
 #[test]
-fn a_foreign_trigger_is_refused() {
+fn registry_file_with_a_foreign_trigger_is_refused() {
     let (scratch, inner) = inner();
     drop(inner);
     let path = scratch.path().join("idfile.db");

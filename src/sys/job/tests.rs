@@ -69,7 +69,7 @@ fn missing() -> Program {
 
 /// Failed calls of the child do not change its parent's `errno`.
 #[test]
-fn errno_is_left_alone() {
+fn starting_a_job_keeps_errno() {
     let nothing = OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
     let ends = Ends {
         are_its_own: true,
@@ -170,7 +170,7 @@ fn memory_is_shared_only_where_it_stays_closed() {
 /// nothing is lent.
 #[cfg(direct_calls)]
 #[test]
-fn nothing_stays_lent_to_children_that_have_begun() {
+fn memory_lent_to_a_child_returns_after_exec() {
     let mut starter = Starter::default();
     for _ in 0..1000 {
         assert_eq!(outcome(&mut starter, "/bin/true", &["true"]).1, 0);
@@ -230,7 +230,7 @@ impl Stuck {
 /// would wait for it.
 #[cfg(direct_calls)]
 #[test]
-fn a_child_that_does_not_begin_stops_nobody() {
+fn stuck_child_does_not_delay_other_jobs() {
     let mut stuck = Stuck::start(None);
     assert_eq!(outcome(&mut stuck.starter, "/bin/true", &["true"]).1, 0);
     assert_eq!(stuck.starter.beginning(), 1);
@@ -282,7 +282,7 @@ fn the_memory_that_a_child_shares_is_closed_to_its_user() {
 /// stopped in the middle of the change.
 #[cfg(direct_calls)]
 #[test]
-fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
+fn memory_stays_closed_during_a_change_of_user() {
     use std::os::unix::process::CommandExt;
     const SOMEBODY: u32 = 54_322;
     if !nix::unistd::geteuid().is_root() {
@@ -337,7 +337,7 @@ fn identity(number: u32) -> Identity {
 
 /// A change of user that changes nothing leaves the job as root, and reports success.
 #[test]
-fn a_user_that_was_not_become_is_noticed() {
+fn failed_change_of_user_is_detected() {
     let own = |number: u32| IdNumber::new(number).unwrap();
     let uid = own(nix::unistd::getuid().as_raw());
     let gid = own(nix::unistd::getgid().as_raw());

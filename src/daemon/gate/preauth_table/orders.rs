@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_a_check_took_does_not_move_its_refusal() {
+    fn duration_of_a_check_does_not_change_the_refusal_time() {
         let asked = Instant::now();
         let at = |ms| asked + Duration::from_millis(ms);
         let leaves = |begun, now| leaves_at(asked, Some(at(begun)), at(now), 2) - asked;

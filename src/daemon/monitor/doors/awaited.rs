@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_of_the_greediest_source_waits_no_longer() {
+    fn oldest_waiting_connection_of_the_largest_source_is_evicted() {
         let now = Instant::now();
         let mut all: Vec<Awaited> = Vec::new();
         let mut come = |name: usize, source: usize| {

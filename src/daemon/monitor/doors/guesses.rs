@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_has_so_many_in_an_interval() {
+    fn guesses_per_source_and_interval_are_limited() {
         let (mut guesses, begun) = (Guesses::default(), Instant::now());
         let interval = Duration::from_secs(2);
         let ip = |n| IpAddr::from([192, 0, 2, n]);

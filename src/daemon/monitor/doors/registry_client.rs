@@ -365,7 +365,7 @@ mod tests {
 
     /// A worker blocked in disk I/O once kept the daemon from ending.
     #[test]
-    fn finish_waits_for_no_door_process() {
+    fn finish_does_not_wait_for_a_registry_worker() {
         let paths = Scratch::new().paths();
         let mut registry_client = RegistryClient::Apart(Box::new(Apart {
             settings: paths.settings(),

@@ -300,7 +300,7 @@ pub(super) mod tests {
 
     /// Endless notes about faults once delayed the daemon's start forever.
     #[test]
-    fn a_door_process_that_never_stops_talking_holds_up_no_start() {
+    fn registry_worker_that_keeps_sending_does_not_delay_the_start() {
         const LIMIT: Duration = Duration::from_millis(200);
         const TALKS: Duration = Duration::from_secs(5);
         let begun = Instant::now();
@@ -315,7 +315,7 @@ pub(super) mod tests {
 
     /// The event loop would handle them for as long as they come.
     #[test]
-    fn notes_to_a_daemon_that_runs_are_out_of_turn() {
+    fn note_to_a_running_daemon_is_a_protocol_error() {
         let poll = mio::Poll::new().unwrap();
         let until = Instant::now() + STARTING;
         let mut worker = forked(|mut channel| {

@@ -38,7 +38,7 @@ fn a_guard_that_fails_is_started_again_after_growing_pauses_for_ever() {
 /// The table kept the number of a leader that was reaped until the next look at its group: a
 /// process that had got the number since was killed.
 #[test]
-fn a_process_that_has_a_reaped_leaders_number_is_left_alone() {
+fn process_that_reuses_a_reaped_leaders_pid_is_not_killed() {
     let mut groups = Groups::new();
     let numbers = groups.numbers.clone().unwrap();
     let process = Forked::start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();

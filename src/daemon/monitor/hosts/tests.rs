@@ -29,7 +29,7 @@ fn looking(table: &str) -> Hosts {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_for_once_keeps_its_addresses() {
+fn name_keeps_its_addresses_after_one_failed_look_up() {
     let mut hosts = looking(TABLE);
     let new = vec![ip("192.0.2.9"), ip("192.0.2.10")];
     let now = hosts.told;
@@ -53,7 +53,7 @@ fn a_name_that_does_not_resolve_for_once_keeps_its_addresses() {
 
 /// One slow name once kept the others from counting.
 #[test]
-fn a_slow_name_does_not_hold_up_those_that_are_resolved() {
+fn slow_name_does_not_delay_resolved_names() {
     let mut hosts = looking(TABLE);
     let later = hosts.told + TOLD;
     assert_eq!(
@@ -173,7 +173,7 @@ fn names_that_left_the_table_hold_their_slots_until_their_answers_come() {
 
 /// They were once refused for 5 s, and then for longer.
 #[test]
-fn names_for_which_there_is_no_room_stay_queued() {
+fn names_without_a_free_slot_stay_queued() {
     let mut hosts = looking("");
     let mut asked = asked_for_hosts(HOSTS);
     let now = hosts.told;
@@ -188,7 +188,7 @@ fn names_for_which_there_is_no_room_stay_queued() {
 
 /// A name server's failure after a process's failure once counted as known, and was not logged.
 #[test]
-fn names_for_which_no_process_is_to_be_had_stay_queued_and_new() {
+fn names_without_a_look_up_process_stay_queued_and_new() {
     let mut hosts = looking("");
     let now = hosts.told;
     table_of(&mut hosts, TABLE);
@@ -221,7 +221,7 @@ fn names_for_which_no_process_is_to_be_had_stay_queued_and_new() {
 
 /// No slot is reserved, and no penalty softened, for a host that may ask nothing.
 #[test]
-fn a_line_without_run_as_reserves_nothing() {
+fn entry_without_run_as_reserves_no_slot() {
     let table = "one cos run-as=root\ntwo cos\nthree cos addr=192.0.2.0/28\n\
                  four cos addr=198.51.100.0/24 run-as=root\n";
     let hosts = looking(table);

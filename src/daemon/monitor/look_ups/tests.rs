@@ -129,7 +129,7 @@ fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
 /// Any user can send a compromised process a socket that lingers, and it can pass that on: the
 /// process that drops it waits in close(2).
 #[test]
-fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhere() {
+fn descriptors_from_a_compromised_process_do_not_block_the_monitor() {
     use std::io::Read;
     let begun = Instant::now();
     // Rejected when checked; left unread behind a message that is out of turn.
@@ -199,7 +199,7 @@ fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() 
 
 /// It once delayed the daemon's start for as long as it liked.
 #[test]
-fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
+fn look_up_process_that_repeats_ready_does_not_delay_the_start() {
     const TALKS: Duration = Duration::from_secs(5);
     let begun = Instant::now();
     let unclosed = Rc::default();

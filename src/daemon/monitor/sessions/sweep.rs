@@ -124,7 +124,7 @@ mod tests {
     /// However many processes there are, a slice handles only a few of them. The session is the
     /// test's own: the leader of the session in which it runs may have ended.
     #[test]
-    fn it_is_made_in_slices_and_misses_nobody() {
+    fn sweep_runs_in_slices_and_finds_every_process() {
         let script = format!(
             "for i in $(seq {CROWD}); do sleep 60 & echo $!; done; read x; kill $(jobs -p)"
         );

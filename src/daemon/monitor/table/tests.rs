@@ -33,7 +33,7 @@ fn left(table: &Table, who: &str, now: u64) -> u64 {
 }
 
 #[test]
-fn penalties_add_up_end_and_are_there_for_the_next() {
+fn penalties_add_up_end_and_persist() {
     let scratch = Scratch::new();
     let path = scratch.path().join("table");
     let table = open(&path);
@@ -75,7 +75,7 @@ fn penalties_add_up_end_and_are_there_for_the_next() {
 }
 
 #[test]
-fn of_too_many_those_that_end_first_are_forgotten() {
+fn full_table_drops_the_penalties_that_end_first() {
     let scratch = Scratch::new();
     let table = open(&scratch.path().join("table"));
     table
@@ -105,7 +105,7 @@ fn of_too_many_those_that_end_first_are_forgotten() {
 
 /// A file that cannot be the table of this boot is replaced, and a penalty in it is lost.
 #[test]
-fn a_table_that_cannot_be_believed_is_replaced() {
+fn invalid_penalty_table_is_replaced() {
     let made = |path: &Path| {
         let table = open(path);
         table
@@ -163,7 +163,7 @@ fn mode(path: &Path, mode: u32) {
 
 /// The target of a link is neither read nor written, and a pipe is not waited for.
 #[test]
-fn links_pipes_and_others_files_are_put_aside() {
+fn links_pipes_and_foreign_files_are_moved_aside() {
     let scratch = Scratch::new();
     let (path, victim) = (scratch.path().join("table"), scratch.path().join("victim"));
     fs::write(&victim, "as it was").unwrap();
@@ -269,7 +269,7 @@ fn preauth(path: &Path, from: &str, stage: PreauthStage, now: u64) -> (Forked, b
 }
 
 #[test]
-fn a_source_has_so_many_slots_and_one_under_penalty_one() {
+fn source_slots_are_limited_and_a_penalised_source_has_one() {
     use PreauthStage::{Asking, Waiting};
     let scratch = Scratch::new();
     let path = path(&scratch);
@@ -302,7 +302,7 @@ fn a_source_has_so_many_slots_and_one_under_penalty_one() {
 }
 
 #[test]
-fn the_last_slots_are_for_those_whom_hostinfo_lists() {
+fn last_slots_are_reserved_for_hosts_in_hostinfo() {
     use PreauthStage::{Asking, Waiting};
     let scratch = Scratch::new();
     let path = path(&scratch);
@@ -325,7 +325,7 @@ fn the_last_slots_are_for_those_whom_hostinfo_lists() {
 }
 
 #[test]
-fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
+fn login_and_pam_slots_are_limited_and_freed_when_the_holder_dies() {
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
@@ -367,7 +367,7 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
 }
 
 #[test]
-fn wrong_guesses_are_turns_until_they_are_told() {
+fn failed_guess_holds_a_pam_slot_until_its_denial() {
     let scratch = Scratch::new();
     let table = open(&path(&scratch));
     let from: IpAddr = "192.0.2.1".parse().unwrap();
@@ -406,7 +406,7 @@ fn wrong_guesses_are_turns_until_they_are_told() {
 /// The one with the highest address was always evicted: it lost its slot to new clients from
 /// anywhere, even if others had been there longer.
 #[test]
-fn of_those_who_are_asked_the_oldest_makes_a_place() {
+fn oldest_prompted_connection_is_evicted() {
     let scratch = Scratch::new();
     let path = path(&scratch);
     let asked = [("192.0.2.200", 3), ("192.0.2.1", 1), ("192.0.2.2", 2)];
