@@ -133,7 +133,10 @@ fn f_with_a_folder_says_which_file_was_meant() {
         assert!(said.contains("this is a folder"), "{said}");
         said
     };
-    let meant = format!("; -f {}/cosserver.toml is what", server.display());
+    let meant = format!(
+        "; -f {}/cosserver.toml was probably meant",
+        server.display()
+    );
     for words in [["-t"].as_slice(), &["-T"], &["-D", "-e", "-p", "0"]] {
         let said = says(words);
         assert!(said.contains(&meant), "{said}");

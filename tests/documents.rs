@@ -299,7 +299,7 @@ fn the_times_of_the_protocol() {
             seconds("src/client/greet.rs", "VERDICT_WITHIN")
         ),
         format!(
-            "| prompting | Sealed | 4,096 | {} s from when the doors let him in",
+            "| prompting | Sealed | 4,096 | {} s from when the machine is admitted",
             default("login", "time")
         ),
         format!(

@@ -342,7 +342,7 @@ fn a_command_is_refused_for_an_expired_account_and_while_nologin_is_there() {
     let nologin = etc.join("nologin");
     fs::write(&nologin, "back at noon\n").unwrap();
     for user in ["alice", "bob"] {
-        may_not(user, "/etc/nologin is there");
+        may_not(user, "/etc/nologin exists");
     }
     may("root");
     fs::remove_file(&nologin).unwrap();

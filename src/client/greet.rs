@@ -186,7 +186,7 @@ impl<'a> Greeted<'a> {
         if record.len().saturating_sub(LENGTH_BYTES) > most {
             let environment = question.asked.environment.iter();
             let longest = environment.max_by_key(|(_, value)| value.len());
-            let words = format!("the request is too long: it takes at most {most} bytes");
+            let words = format!("the request is too long: the host accepts at most {most} bytes");
             return Err(match longest {
                 None => Fault::new(words),
                 Some((name, value)) => Fault::new(format!(

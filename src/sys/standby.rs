@@ -209,9 +209,11 @@ mod shared {
 
     #[cfg(test)]
     mod tests {
+        use std::fs::File;
         use std::io::{Read, Write};
 
-        use nix::unistd::getpgid;
+        use nix::fcntl::OFlag;
+        use nix::unistd::{getpgid, pipe2};
 
         use super::*;
         use crate::sys::forked::Forked;
@@ -220,7 +222,8 @@ mod shared {
         /// A monitor that dies for lack of memory may leave none for the program.
         #[test]
         fn without_its_program_it_ends_the_process_group_itself() {
-            let (mut end, mut leaders) = std::io::pipe().unwrap();
+            let (end, leaders) = pipe2(OFlag::O_CLOEXEC).unwrap();
+            let (mut end, mut leaders) = (File::from(end), File::from(leaders));
             let parent = Forked::start(move || {
                 let table = std::num::NonZeroUsize::MIN.saturating_add(1);
                 let numbers = Rc::new(Numbers::new(table).unwrap());
@@ -229,8 +232,8 @@ mod shared {
                     leader: 1,
                 };
                 let Some(leader) = fork_quietly().unwrap() else {
-                    calls::new_session();
                     leaders.write_all(b"runs").unwrap();
+                    calls::new_session();
                     loop {
                         calls::wait_for(Signal::SIGTERM, LOOKING);
                     }

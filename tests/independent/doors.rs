@@ -88,7 +88,7 @@ const CAUSES: [(&str, &[&str]); 4] = [
             "the-longest-answer",
             "a-name-of-control-characters",
             "a-name-of-two-lines",
-            "a-name-that-turns-what-follows",
+            "name-with-a-bidirectional-override",
             "a-name-of-blanks",
             "a-name-that-is-not-utf-8",
             "a-name-of-252-bytes",
