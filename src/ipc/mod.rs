@@ -97,6 +97,7 @@ impl<S: Endpoint> Channel<S> {
             return Ok(());
         }
         if self.waiting.len() >= WAITING {
+            self.end();
             return Err(Fault::new(
                 "another process of the daemon does not read its messages",
             ));
@@ -166,12 +167,16 @@ impl<S: Endpoint> Channel<S> {
             Ok(()) => Ok(true),
             Err(e) if e == Errno::EAGAIN || passing::is_shortage(e) => Ok(false),
             Err(e) => {
-                // Both sides must see the end: the caller may ignore this error, and the other side
-                // would wait for the message.
-                let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
+                self.end();
                 Err(Fault::from(e).while_doing("sending to another process of the daemon"))
             }
         }
+    }
+
+    /// Ends the channel for both sides: the caller may ignore the error, and the other side would
+    /// wait for the message that was lost.
+    fn end(&self) {
+        let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
     /// Waits until a message has arrived or the other process is gone.
@@ -267,6 +272,20 @@ mod tests {
         let mut buffer = [0; 16];
         let mut heard = |channel: &Channel| channel.receive(&mut buffer).unwrap();
         assert!(matches!(heard(&theirs), Incoming::Message(m, _) if *m == b"before"));
+        assert!(matches!(heard(&theirs), Incoming::Gone));
+        assert!(matches!(heard(&ours), Incoming::Gone));
+    }
+
+    /// Regression test: here alone the channel went on without the message.
+    #[test]
+    fn a_channel_that_is_not_read_ends_for_both_when_its_queue_is_full() {
+        let (ours, theirs) = passing::pair().unwrap();
+        let (mut ours, theirs) = (Channel::new(ours), Channel::new(theirs));
+        while ours.send(b"unread".to_vec(), Vec::new()).is_ok() {}
+        assert_eq!(ours.waiting.len(), WAITING);
+        let mut buffer = [0; 16];
+        while let Incoming::Message(..) = theirs.receive(&mut buffer).unwrap() {}
+        let mut heard = |channel: &Channel| channel.receive(&mut buffer).unwrap();
         assert!(matches!(heard(&theirs), Incoming::Gone));
         assert!(matches!(heard(&ours), Incoming::Gone));
     }
