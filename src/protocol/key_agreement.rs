@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::Malformed;
 use crate::secret::{KeyPair, PublicKey, Secret};
 
-const BROKEN: Malformed = Malformed("the handshake failed: other keys, or changed bytes");
+pub(super) const BROKEN: Malformed =
+    Malformed("the handshake failed: other keys, or changed bytes");
 
 /// Key agreement that was computed before the handshake: nothing, or an ephemeral pair for one
 /// handshake, or shared secrets. Diffie-Hellman takes most of a handshake's time, and these do not

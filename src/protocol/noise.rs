@@ -8,14 +8,13 @@ use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::hello::Suite;
-use super::key_agreement::agree;
+use super::key_agreement::{BROKEN, agree};
 pub use super::key_agreement::{Prepared, SharedSecrets};
 use super::primitives::Resolver;
 use super::{Malformed, limits};
 use crate::secret::{KeyPair, PublicKey, Secret};
 
 const LABEL: &[u8] = b"cosserver v1";
-const BROKEN: Malformed = Malformed("the handshake failed: other keys, or changed bytes");
 
 fn prologue(hello: &[u8], server_hello: &[u8]) -> Vec<u8> {
     [LABEL, hello, server_hello].concat()

@@ -305,7 +305,10 @@ impl Monitor {
         match self.sessions.groups().start_standby() {
             Ok(standby) => self.guard.standby = Some(standby),
             // Starting a guard would fail too, and takes two processes.
-            Err(Errno::EAGAIN | Errno::ENOMEM) => {}
+            Err(e @ (Errno::EAGAIN | Errno::ENOMEM)) => {
+                let e = Fault::from(e).while_doing("the standby guard");
+                self.log.say(Level::Error, "fault", &[("why", &e)]);
+            }
             Err(_) => self.start_guard(),
         }
     }
