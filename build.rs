@@ -1,5 +1,5 @@
-//! Tells the crate how jobs are started on the target and how SQLite is built, and links libgcc
-//! statically, so that the programs need no library beyond libc.
+//! Tells the crate how jobs are started on the target, and links libgcc statically, so that the
+//! programs need no library beyond libc.
 //!
 //! Rust's standard library asks the linker for `libgcc_s`, the shared half of the compiler's own
 //! library. This script puts a linker script of that name first in the search path; it names the
@@ -15,15 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// SQLite defaults that replace the statements in `src/registry/file.rs`.
-const SQLITE: [&str; 5] = [
-    "-DSQLITE_MAX_MMAP_SIZE=0",
-    "-DSQLITE_DEFAULT_CACHE_SIZE=-256",
-    "-DSQLITE_TEMP_STORE=2",
-    "-DSQLITE_DEFAULT_SYNCHRONOUS=3",
-    "-DSQLITE_ENABLE_OVERSIZE_CELL_CHECK",
-];
-
 fn main() {
     say("cargo:rerun-if-changed=build.rs");
     say("cargo:rerun-if-env-changed=CC");
@@ -34,21 +25,6 @@ fn main() {
     say("cargo:rustc-check-cfg=cfg(direct_calls)");
     if os == "linux" && has_direct_calls() {
         say("cargo:rustc-cfg=direct_calls");
-    }
-    // As in `.cargo/config.toml`, unless the builder sets other flags or uses the system's library.
-    say("cargo:rerun-if-env-changed=LIBSQLITE3_FLAGS");
-    say("cargo:rerun-if-env-changed=LIBSQLITE3_SYS_USE_PKG_CONFIG");
-    say("cargo:rustc-check-cfg=cfg(sqlite_defaults)");
-    let is_systems = !["", "0"].contains(&variable("LIBSQLITE3_SYS_USE_PKG_CONFIG").as_str());
-    let flags = match is_systems {
-        true => String::new(),
-        false => variable("LIBSQLITE3_FLAGS"),
-    };
-    if SQLITE
-        .iter()
-        .all(|wanted| flags.split_whitespace().any(|f| f == *wanted))
-    {
-        say("cargo:rustc-cfg=sqlite_defaults");
     }
     // In a cross build the compiler's paths are unknown.
     let native = variable("HOST") == variable("TARGET");

@@ -28,7 +28,10 @@ use std::sync::{Mutex, PoisonError};
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-pub use writing::{Created, DRAFT, create_new, make_folder, make_folders, remove, replace};
+pub use writing::{
+    Created, DRAFT, create_new, create_new_of, make_folder, make_folders, remove, replace,
+    replace_of,
+};
 
 use crate::fault::Fault;
 

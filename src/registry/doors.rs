@@ -2,17 +2,18 @@
 //!
 //! Every question is answered from the files as they are now. A change therefore applies to the
 //! next connection, no matter which process made it. The registry worker reads and writes through
-//! [`Doors`]. The monitor reads through [`NonblockingReader`], which never waits.
+//! [`Doors`]. The monitor reads through it only what does not block, by [`Doors::look_here`].
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::decision::{AdmissionPass, MachineStatus, RegistrationState};
-use super::file::Use;
+use super::file::{LARGEST, QUICK};
 use super::id::{Id, Name};
-use super::inner::{Inner, Settings, Still};
+use super::inner::{Inner, Settings, State, Still};
 use super::noted::{self, Noted};
 use super::outer::{Level, Looked, Outer};
+use super::seen::Seen;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
@@ -52,9 +53,11 @@ impl RegistrationOutcome {
 /// The doors of this host.
 pub struct Doors {
     paths: Paths,
-    to: Use,
-    outer: Option<Outer>,
+    /// Largest file that is read whole, bytes.
+    most: u64,
+    outer: Outer,
     inner: Option<Inner>,
+    seen: Seen,
     /// The folder in which the inner door was last looked for.
     looked_in: Option<Option<PathBuf>>,
 }
@@ -68,7 +71,7 @@ impl Doors {
     /// or read-only, denies.
     ///
     /// # Errors
-    /// A file is not trusted, is damaged, or is newer than this program.
+    /// A file is not trusted, is damaged, or is of another version.
     pub fn start(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
         let mut without: Vec<Fault> = Self::make(paths).err().into_iter().collect();
         let mut doors = Self::of(paths);
@@ -76,12 +79,13 @@ impl Doors {
             secure::check_folder(&paths.state)?;
         }
         if Outer::path(paths).symlink_metadata().is_ok() {
-            match doors.are_sound() {
+            match doors.wrong_lines() {
                 Err(why) if Self::lost(paths).is_none() && !is_refused(&paths.state) => {
                     return Err(why);
                 }
                 Err(why) if without.is_empty() => without.push(why),
-                Ok(()) if without.is_empty() => {
+                Ok(wrong) if without.is_empty() => {
+                    without.extend(wrong);
                     match noted::compare(paths) {
                         Ok(older) => without.extend(older),
                         Err(why) => without.push(why),
@@ -92,16 +96,18 @@ impl Doors {
                         without.push(Fault::of(&paths.state, words));
                     }
                 }
-                Ok(()) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
         Ok((doors, without))
     }
 
-    fn are_sound(&mut self) -> Result<(), Fault> {
-        self.outer()?.check_whole()?;
+    /// Returns a fault for each wrong line of both files.
+    fn wrong_lines(&mut self) -> Result<Vec<Fault>, Fault> {
+        let mut all = self.outer.wrong_lines()?;
         let folder = self.folder()?;
-        self.inner(folder)?.check_whole()
+        all.extend(self.inner(folder).wrong_lines()?);
+        Ok(all)
     }
 
     /// Creates the files that were never created: a closed outer door, and an inner door without a
@@ -176,22 +182,20 @@ impl Doors {
         if !path.exists() {
             let inner = Inner::path(paths, None);
             let inner = inner.exists().then(|| Inner::open(&inner));
-            let checked = inner.map(|i| i.and_then(|i| i.check_whole()));
-            return checked.and_then(Result::err).into_iter().collect();
+            let wrong = inner.map_or(Ok(Vec::new()), |i| i?.wrong_lines());
+            return wrong.unwrap_or_else(|why| vec![why]);
         }
-        let outer = Outer::open(paths).and_then(|o| {
-            o.check_whole()?;
-            o.folder()
-        });
-        let inner = outer.clone().and_then(|folder| {
+        let both = || {
+            let outer = Outer::open(paths)?;
+            let mut wrong = outer.wrong_lines()?;
+            let folder = outer.folder()?;
             let path = Inner::path(paths, folder.as_deref());
-            if folder.is_none() && !path.exists() {
-                return Ok(());
+            if folder.is_some() || path.exists() {
+                wrong.extend(Inner::open(&path)?.wrong_lines()?);
             }
-            Inner::open(&path)?.check_whole()
-        });
-        // Report a fault of the outer door only once, even if it also affects the inner door.
-        outer.err().or(inner.err()).into_iter().collect()
+            Ok(wrong)
+        };
+        both().unwrap_or_else(|why| vec![why])
     }
 
     /// Returns the folder of the inner door; `None` means the state folder.
@@ -199,20 +203,27 @@ impl Doors {
     /// # Errors
     /// The outer door cannot be read.
     pub fn folder(&mut self) -> Result<Option<PathBuf>, Fault> {
-        self.outer()?.folder()
+        let folder = self.outer.folder();
+        folder.map_err(|why| lost_or(&self.paths, &Outer::path(&self.paths), why))
     }
 
     /// Returns the doors while the daemon already runs. Each file is opened when needed.
     pub fn of(paths: &Paths) -> Self {
-        Self::to(paths, Use::Work)
+        Self::reading(paths, LARGEST)
     }
 
-    fn to(paths: &Paths, to: Use) -> Self {
+    /// Returns the doors for [`Self::look_here`] in a process that must not block.
+    pub fn here(paths: &Paths) -> Self {
+        Self::reading(paths, QUICK)
+    }
+
+    fn reading(paths: &Paths, most: u64) -> Self {
         Self {
             paths: paths.clone(),
-            to,
-            outer: None,
+            most,
+            outer: Outer::of(paths).read_at_most(most),
             inner: None,
+            seen: Seen::of(paths),
             looked_in: None,
         }
     }
@@ -232,26 +243,58 @@ impl Doors {
     /// # Errors
     /// A file that is needed cannot be read.
     pub fn look(&mut self, id: Id) -> Result<MachineStatus, Fault> {
+        self.again_if_slow(|doors| doors.look_once(id))
+    }
+
+    fn again_if_slow<T>(
+        &mut self,
+        mut look: impl FnMut(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let begun = Instant::now();
-        let status = self.look_once(id)?;
+        let first = look(self)?;
         if begun.elapsed() < SOON {
-            return Ok(status);
+            return Ok(first);
         }
-        // While this waited for a writer of one door, the other door may have changed.
-        self.look_once(id)
+        // While this waited for the folder of one door, the other door may have changed.
+        look(self)
     }
 
     fn look_once(&mut self, id: Id) -> Result<MachineStatus, Fault> {
-        let outer = self.outer()?.look(&id)?;
+        let outer = self.look_outer(&id)?;
         self.look_on(id, outer)
+    }
+
+    fn look_outer(&mut self, id: &Id) -> Result<Looked, Fault> {
+        let looked = self.outer.look(id);
+        looked.map_err(|why| lost_or(&self.paths, &Outer::path(&self.paths), why))
+    }
+
+    /// Returns the status of a machine, or `None` if the caller must ask the registry worker, which
+    /// may wait and reports any fault. That is the case if the inner door is in a folder of its own,
+    /// which may hang, or if a large file was edited by hand.
+    pub fn look_here(&mut self, id: Id) -> Option<MachineStatus> {
+        let outer = self.look_outer(&id).ok()?;
+        if needs_inner(&outer) && outer.folder.is_some() {
+            return None;
+        }
+        self.look_on(id, outer).ok()
     }
 
     /// Returns the status of a machine, given the outer door's answer.
     fn look_on(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
         let (state, settings, pending) = if needs_inner(&outer) {
-            self.inner(outer.folder.clone())?.look(&id)?
+            let path = Inner::path(&self.paths, outer.folder.as_deref());
+            let looked = self.inner(outer.folder.clone()).look(&id);
+            looked.map_err(|why| lost_or(&self.paths, &path, why))?
         } else {
-            (RegistrationState::Never, Settings::default(), false)
+            (State::Never, Settings::default(), false)
+        };
+        let state = match state {
+            State::Never => RegistrationState::Never,
+            State::Deleted => RegistrationState::Deleted,
+            State::Authorized => RegistrationState::Known {
+                unseen: self.seen.is_due(&id),
+            },
         };
         let Looked {
             excluded,
@@ -278,15 +321,25 @@ impl Doors {
     /// # Errors
     /// The file cannot be written.
     pub fn introduce(&mut self, id: Id, name: &Name, remote: bool) -> Result<bool, Fault> {
-        self.writing(&id)?.1.introduce(&id, name, remote)
+        let introduced = self.writing(&id)?.1.introduce(&id, name, remote)?;
+        if introduced {
+            self.saw_first(id);
+        }
+        Ok(introduced)
     }
 
     /// Records that a machine was seen.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn saw(&mut self, id: Id) -> Result<(), Fault> {
-        self.writing(&id)?.1.saw(&id)
+    /// The record cannot be written.
+    pub fn saw(&self, id: Id) -> Result<(), Fault> {
+        self.seen.saw(&id)
+    }
+
+    /// Records the visit that has registered a machine.
+    fn saw_first(&self, id: Id) {
+        // Its next visit is to be recorded then, and reports why that fails.
+        let _ = self.seen.saw(&id);
     }
 
     /// Registers a machine under the name that its user typed.
@@ -332,7 +385,7 @@ impl Doors {
         if !self.writing(&id)?.0 {
             return Ok(RegistrationOutcome::Wrong(CLOSED));
         }
-        let (Some(outer), Some(inner)) = (&mut self.outer, &mut self.inner) else {
+        let (outer, Some(inner)) = (&mut self.outer, &mut self.inner) else {
             return Err(Fault::new("the registry's files are not open"));
         };
         let mut is_open = true;
@@ -341,7 +394,10 @@ impl Doors {
             Ok(is_open)
         })?;
         Ok(match name {
-            Some(name) => RegistrationOutcome::Registered(AdmissionPass::registered(id), name),
+            Some(name) => {
+                self.saw_first(id);
+                RegistrationOutcome::Registered(AdmissionPass::registered(id), name)
+            }
             None if is_open => RegistrationOutcome::Wrong(otherwise),
             None => RegistrationOutcome::Wrong(CLOSED),
         })
@@ -349,56 +405,17 @@ impl Doors {
 
     /// Returns whether machines may register now, and the inner door for writing.
     fn writing(&mut self, id: &Id) -> Result<(bool, &mut Inner), Fault> {
-        let outer = self.outer()?.look(id)?;
+        let outer = self.look_outer(id)?;
         let may = may_register(&outer);
-        Ok((may, self.inner(outer.folder)?))
+        Ok((may, self.inner(outer.folder)))
     }
 
-    fn outer(&mut self) -> Result<&mut Outer, Fault> {
-        if self.outer.as_ref().is_some_and(|o| !o.is_current()) {
-            self.outer = None;
-        }
-        match &mut self.outer {
-            Some(outer) => Ok(outer),
-            closed => {
-                let opened = Outer::open_to(&self.paths, self.to);
-                let tell = |why| lost_or(&self.paths, &Outer::path(&self.paths), why);
-                Ok(closed.insert(opened.map_err(tell)?))
-            }
-        }
-    }
-
-    fn inner(&mut self, folder: Option<PathBuf>) -> Result<&mut Inner, Fault> {
+    fn inner(&mut self, folder: Option<PathBuf>) -> &mut Inner {
         let path = Inner::path(&self.paths, folder.as_deref());
         self.looked_in = Some(folder);
-        let open = self.inner.take();
-        let open = open.filter(|i| i.is_current() && i.file() == path);
-        let open = open.map_or_else(|| Inner::open_to(&path, self.to, &self.paths.checker()), Ok);
-        let open = open.map_err(|why| lost_or(&self.paths, &path, why))?;
-        Ok(self.inner.insert(open))
-    }
-}
-
-/// A reader of the doors for a process that must not block (the monitor).
-pub struct NonblockingReader(Doors);
-
-impl NonblockingReader {
-    /// Opens the files that it can open.
-    pub fn of(paths: &Paths) -> Self {
-        let mut glance = Self(Doors::to(paths, Use::NonblockingReader));
-        let _ = glance.look(Id([0; 16]));
-        glance
-    }
-
-    /// Returns the status of a machine, or `None` if the caller must ask the registry worker, which
-    /// may wait and reports any fault. That is the case if the inner door is in a folder that other
-    /// hosts write to, if a process is writing now, or if one was killed while it wrote.
-    pub fn look(&mut self, id: Id) -> Option<MachineStatus> {
-        let outer = self.0.outer().ok()?.look(&id).ok()?;
-        if needs_inner(&outer) && outer.folder.is_some() {
-            return None;
-        }
-        self.0.look_on(id, outer).ok()
+        let open = self.inner.take().filter(|inner| inner.file() == path);
+        let new = || Inner::of(&path, self.paths.checker()).read_at_most(self.most);
+        self.inner.insert(open.unwrap_or_else(new))
     }
 }
 

@@ -1,364 +1,441 @@
-//! A door's file: SQLite, opened with care. A missing, foreign, damaged or newer file is an error
-//! that names the file, and nothing in it is lost.
+//! A registry file: opened with care, searched without a lock, and replaced under one.
 //!
-//! Both doors use a rollback journal. It works on a shared folder and on read-only media as well as
-//! on a local disk, while WAL does neither. A process that is killed during a write leaves a file
-//! that opens.
+//! Runs in the monitor, the registry worker and `cosadm`. A reader never waits and keeps nothing in
+//! memory but the settings: the machines of a sorted file are searched by halving. It sees a file
+//! that is replaced either as it was or as it is. A writer replaces the whole file, so a killed one
+//! leaves the old file.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{BufReader, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::geteuid;
-use rusqlite::config::DbConfig;
-use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::id::Id;
+use super::lock::Lock;
+use super::text::{self, Document, Format, Line, Place, Row, Settings};
 use crate::config::secure::{self, Checker, Created};
 use crate::fault::Fault;
 
-/// How long to wait for another writer.
-const BUSY: Duration = Duration::from_secs(5);
+/// Largest file, bytes: more than a million machines.
+pub(super) const LARGEST: u64 = 128 << 20;
 
-/// The purpose for which a file is opened.
+/// Largest file that a process reads whole if it must not wait, bytes: a few milliseconds.
+pub(super) const QUICK: u64 = 1 << 20;
+
+/// What is searched line by line, bytes.
+const WINDOW: u64 = 4_096;
+
+/// How often a file is read that changes while it is read.
+const ATTEMPTS: u32 = 10;
+
+/// What tells whether a file is as it was: device and inode number, size, and the times of the last
+/// modification and change. A copy that was restored into the same file has another time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Use {
-    /// Reading and writing. Waits for another writer, and rolls back what a killed writer has left.
-    Work,
-    /// Reading without blocking. Never waits, and never writes.
-    NonblockingReader,
+struct Identity {
+    file: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
 }
 
-/// The content of a door's file.
-pub(super) struct Schema {
-    /// What the file is, for errors.
-    pub(super) what: &'static str,
-    /// SQLite's application id, which tells the doors' files apart.
-    pub(super) application: i32,
-    /// The version of its format; a newer program may write a newer one.
-    pub(super) version: i32,
-    /// The statements that create its tables.
-    pub(super) tables: &'static [&'static str],
+impl Identity {
+    fn of(about: &Metadata) -> Self {
+        Self {
+            file: (about.dev(), about.ino()),
+            size: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        }
+    }
 }
 
-/// An open file.
-pub(super) struct File {
-    pub(super) db: Connection,
+/// What is in a file besides the machines.
+#[derive(Default)]
+pub(super) struct Head {
+    pub(super) settings: Settings,
+    pub(super) has_passwords: bool,
+    /// How many changes the file has had.
+    pub(super) changes: u64,
+    /// The offset of the first password or machine, if the file is sorted.
+    sorted_from: Option<u64>,
+}
+
+/// A registry file.
+pub(super) struct Table {
     path: PathBuf,
-    journal: PathBuf,
-    /// The identity of the file when it was opened, and when it was last changed.
-    which: Which,
+    format: &'static Format,
+    /// The folders that were found trustworthy when the file was first opened.
+    folders: Option<Arc<Checker>>,
+    /// Largest file that is read whole.
+    most: u64,
+    known: Option<(Identity, Head)>,
 }
 
-/// A file's identity: device, inode number, and time of last change (seconds, nanoseconds). SQLite
-/// takes its cached pages for current as long as the file's header is unchanged. The header of a
-/// restored copy may be the same, so the header alone is not enough.
-type Which = (u64, u64, i64, i64);
+impl Table {
+    /// Returns a file that is opened when it is asked.
+    pub(super) fn of(path: &Path, format: &'static Format, folders: Arc<Checker>) -> Self {
+        Self {
+            path: path.to_owned(),
+            format,
+            folders: Some(folders),
+            most: LARGEST,
+            known: None,
+        }
+    }
 
-fn which(about: &fs::Metadata) -> Which {
-    (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
-}
+    /// Has the file read whole only up to this size, bytes.
+    pub(super) fn read_at_most(self, most: u64) -> Self {
+        Self { most, ..self }
+    }
 
-impl File {
-    /// Creates the file with its tables, atomically, if it does not exist. A process that is killed
-    /// leaves no partial file, and a second process finds it complete. Returns whether it was
-    /// created now.
-    pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
-        // Keep this order: a file that is being written has a journal and exists.
-        let journal = journal(path);
-        let has_journal = journal.exists();
-        if fs::symlink_metadata(path).is_ok() {
+    /// Creates the file without a machine, atomically, unless it exists.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn create(path: &Path, format: &'static Format) -> Result<Created, Fault> {
+        if path.symlink_metadata().is_ok() {
             return Ok(Created::There);
         }
-        // SQLite would play it back into the new file.
-        if has_journal {
-            let words = format!(
-                "there is no such file, but there is its journal, {}; nothing was changed: put \
-                 the file back, or move its journal away too",
-                journal.display()
-            );
-            return Err(Fault::of(path, words));
-        }
-        let content = without_rows(schema).map_err(|e| told(path, schema.what, &e))?;
-        secure::create_new(path, &content, 0o600)
-    }
-
-    /// Opens an existing file.
-    pub(super) fn open(
-        path: &Path,
-        schema: &Schema,
-        to: Use,
-        folders: &Checker,
-    ) -> Result<Self, Fault> {
-        let (db, which) = connect(path, schema.what, to, folders)?;
-        check(&db, schema).map_err(|e| match e {
-            Wrong::Is(why) => Fault::of(path, why),
-            Wrong::Sql(e) => told(path, schema.what, &e),
-        })?;
-        Ok(Self {
-            db,
-            path: path.to_owned(),
-            journal: journal(path),
-            which,
-        })
-    }
-
-    /// Returns whether the file is as it was when it was opened. It may have been changed or
-    /// restored from a copy, or its folder may be gone.
-    pub(super) fn is_current(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|about| which(&about) == self.which)
-            && is_plain_or_none(&self.journal)
-    }
-
-    /// Checks the whole file. Takes a second for a million machines.
-    pub(super) fn check_whole(&self, schema: &Schema) -> Result<(), Fault> {
-        let tell = |e: rusqlite::Error| told(&self.path, schema.what, &e);
-        let mut found = self.db.prepare("PRAGMA quick_check(1)").map_err(tell)?;
-        let found: String = found.query_row([], |row| row.get(0)).map_err(tell)?;
-        if found == "ok" {
-            return Ok(());
-        }
-        let found = found.replace('\n', " ");
-        Err(Fault::of(&self.path, damaged(schema.what, found.trim())))
-    }
-
-    /// Returns the error in words for the administrator.
-    pub(super) fn fault(&self, what: &str, e: &rusqlite::Error) -> Fault {
-        told(&self.path, what, e)
-    }
-
-    /// Starts a write transaction, which excludes other writers.
-    pub(super) fn write(&mut self, what: &str) -> Result<Transaction<'_>, Fault> {
-        let path = &self.path;
-        Transaction::new(&mut self.db, TransactionBehavior::Immediate)
-            .map_err(|e| told(path, what, &e))
-    }
-
-    /// Sets whether a transaction keeps all its writes in memory until its end, however many they
-    /// are. Otherwise no other process can read from the first page that does not fit.
-    pub(super) fn keep_writes_back(&self, on: bool) -> Result<(), Fault> {
-        let pragmas = if on {
-            "PRAGMA cache_spill=OFF; PRAGMA cache_size=-1048576;"
-        } else {
-            "PRAGMA cache_size=-256; PRAGMA cache_spill=ON; PRAGMA shrink_memory;"
-        };
-        let done = self.db.execute_batch(pragmas);
-        done.map_err(|e| told(&self.path, "this file", &e))
+        let (time, modified) = time(0);
+        let text = Document::new(format).text(time);
+        secure::create_new_of(path, &text, 0o600, Some(modified))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-}
 
-/// Opens the file if no other user can have written it.
-fn connect(
-    path: &Path,
-    what: &str,
-    to: Use,
-    folders: &Checker,
-) -> Result<(Connection, Which), Fault> {
-    let missing = || Fault::of(path, "there is no such file");
-    let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
-    let real = folders.check_folder(folder)?.join(name);
-    let about = fs::symlink_metadata(&real).map_err(|e| {
-        if e.kind() == std::io::ErrorKind::NotFound {
-            missing()
-        } else {
-            Fault::of(path, e)
+    /// Returns what the file holds besides the machines, and the lines of one machine that count.
+    ///
+    /// # Errors
+    /// The file is missing, not trusted, foreign, newer than this program, or cut short; or it
+    /// changes while it is read.
+    pub(super) fn look(&mut self, id: &Id) -> Result<(&Head, Vec<Row>), Fault> {
+        for _ in 0..ATTEMPTS {
+            let (file, before) = self.open()?;
+            let known = self.known.take().filter(|(known, _)| *known == before);
+            let head = known.map_or_else(|| self.head(&file, &before), |(_, head)| Ok(head));
+            let found = head.and_then(|head| {
+                let rows = self.search(&file, &before, &head, id)?;
+                Ok((head, rows))
+            });
+            let after = file.metadata().map(|about| Identity::of(&about));
+            if after.is_ok_and(|after| after == before) {
+                let (head, rows) = found?;
+                let (_, head) = self.known.insert((before, head));
+                return Ok((head, rows));
+            }
         }
-    })?;
-    if !about.is_file() {
-        return Err(Fault::of(path, "it is no plain file"));
+        Err(self.busy())
     }
-    if about.mode() & 0o077 != 0 {
-        return Err(Fault::of(
-            path,
-            format!("others may read or write it; chmod 600 {}", path.display()),
-        ));
+
+    fn busy(&self) -> Fault {
+        Fault::of(&self.path, "it changes all the time; try again")
     }
-    if about.uid() != 0 && about.uid() != geteuid().as_raw() {
-        let words = format!(
-            "it belongs to user {}, not to this one or root",
-            about.uid()
-        );
-        return Err(Fault::of(path, words));
-    }
-    // SQLite opens the journal together with the file, and would block on a fifo.
-    let journal = journal(&real);
-    if !is_plain_or_none(&journal) {
-        return Err(Fault::of(&journal, "it is no plain file; move it away"));
-    }
-    let tell = |e: rusqlite::Error| told(path, what, &e);
-    let (access, busy) = match to {
-        Use::Work => (OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY),
-        Use::NonblockingReader => (OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO),
-    };
-    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
-    db.busy_timeout(busy).map_err(tell)?;
-    // A file that another user has made must do nothing but hold data.
-    for (setting, on) in [
-        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
-        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
-        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
-        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
-    ] {
-        db.set_db_config(setting, on).map_err(tell)?;
-    }
-    db.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)
-        .map_err(tell)?;
-    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 1 << 20)
-        .map_err(tell)?;
-    // These cost nothing where the library has them by default.
-    if !cfg!(sqlite_defaults) {
-        db.execute_batch(DEFAULTS).map_err(tell)?;
-    }
-    if to == Use::NonblockingReader {
-        db.pragma_update(None, "cache_size", "-64").map_err(tell)?;
-    }
-    Ok((db, which(&about)))
-}
 
-/// What `.cargo/config.toml` builds SQLite with.
-const DEFAULTS: &str = "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;
-     PRAGMA synchronous=EXTRA; PRAGMA cache_size=-256;";
-
-fn is_plain_or_none(path: &Path) -> bool {
-    fs::symlink_metadata(path).map_or(true, |about| about.is_file())
-}
-
-/// A fault of a file.
-enum Wrong {
-    Is(String),
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Wrong {
-    fn from(e: rusqlite::Error) -> Self {
-        Self::Sql(e)
-    }
-}
-
-/// Returns the path of SQLite's rollback journal.
-fn journal(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-journal");
-    PathBuf::from(name)
-}
-
-/// Returns the bytes of a file with its tables and no rows.
-fn without_rows(schema: &Schema) -> rusqlite::Result<Vec<u8>> {
-    let db = Connection::open_in_memory()?;
-    for table in schema.tables {
-        db.execute_batch(table)?;
-    }
-    db.pragma_update(None, "application_id", schema.application)?;
-    db.pragma_update(None, "user_version", schema.version)?;
-    Ok(db.serialize("main")?.to_vec())
-}
-
-/// Checks that the file is a door's, in the format that this program knows, with nothing else in
-/// it.
-fn check(db: &Connection, schema: &Schema) -> Result<(), Wrong> {
-    let what = schema.what;
-    // Read all of it under one lock.
-    let db = db.unchecked_transaction()?;
-    let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, version) = (number("application_id")?, number("user_version")?);
-    if application != schema.application {
-        let words = format!("it is not {what}; if it was put here by mistake, move it away");
-        return Err(Wrong::Is(words));
-    }
-    if version > schema.version {
-        return Err(Wrong::Is(format!(
-            "it was written by a newer cosserver (form {version}, and this program knows {}); \
-             nothing was changed: install that version again",
-            schema.version
-        )));
-    }
-    let mut found =
-        db.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")?;
-    let found: Vec<String> = found
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    if found != schema.tables {
-        return Err(Wrong::Is(damaged(
-            what,
-            "its tables are not those of cosserver",
-        )));
-    }
-    Ok(())
-}
-
-fn damaged(what: &str, why: &str) -> String {
-    format!(
-        "{what} is damaged ({why}); nothing was changed: put a copy back, \
-         or move it away and make a new one"
-    )
-}
-
-/// Passes each setting of a door to `each`.
-pub(super) fn settings(db: &Connection, mut each: impl FnMut(&str, &[u8])) -> rusqlite::Result<()> {
-    let mut query = db.prepare_cached("SELECT name, value FROM setting LIMIT 64")?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        each(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_blob()?);
-    }
-    Ok(())
-}
-
-/// Converts a count for SQLite.
-pub(super) fn number(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Returns SQLite's error in words for the administrator.
-pub(super) fn told(path: &Path, what: &str, e: &rusqlite::Error) -> Fault {
-    let words = match e.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(what, &e.to_string()),
-        Some(ErrorCode::DiskFull) => "the disk is full; nothing was changed".to_owned(),
-        Some(ErrorCode::ReadOnly) => "it cannot be written; nothing was changed".to_owned(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
-            "another process has been writing it for {} s; nothing was changed",
-            BUSY.as_secs()
-        ),
-        _ => e.to_string(),
-    };
-    Fault::of(path, words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::scratch::Scratch;
-    use crate::registry::outer::Outer;
-
-    /// The options are set by statements or by the library's build.
-    #[test]
-    fn a_file_is_opened_with_care() {
-        let scratch = Scratch::new();
-        let paths = scratch.paths();
-        drop(crate::registry::Doors::start(&paths).unwrap());
-        for (to, cache) in [(Use::Work, -256), (Use::NonblockingReader, -64)] {
-            let path = Outer::path(&paths);
-            let (db, _) = connect(&path, "it", to, &Checker::new()).unwrap();
-            let number = |name: &str| {
-                let value = db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-                value.unwrap_or_else(|e| panic!("{name}: {e}"))
-            };
-            assert_eq!(number("cell_size_check"), 1);
-            // 0: as the library was built.
-            let temp_store = if cfg!(sqlite_defaults) { 0 } else { 2 };
-            assert_eq!(number("temp_store"), temp_store);
-            assert_eq!(number("synchronous"), 3);
-            assert_eq!(number("cache_size"), cache);
-            assert_eq!(number("trusted_schema"), 0);
-            let built = "SELECT count(*) FROM pragma_compile_options
-                         WHERE compile_options = 'TEMP_STORE=2'";
-            let built: i64 = db.query_row(built, [], |row| row.get(0)).unwrap();
-            assert_eq!(built == 1, cfg!(sqlite_defaults));
+    /// Reads the whole file.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub(super) fn read(&self) -> Result<Document, Fault> {
+        for _ in 0..ATTEMPTS {
+            let (mut file, before) = self.checked()?;
+            let size = usize::try_from(before.size).unwrap_or(usize::MAX);
+            let mut bytes = Vec::new();
+            bytes
+                .try_reserve_exact(size)
+                .map_err(|e| Fault::of(&self.path, e))?;
+            let read = file.by_ref().take(before.size).read_to_end(&mut bytes);
+            read.map_err(|e| Fault::of(&self.path, e))?;
+            let after = file.metadata().map(|about| Identity::of(&about));
+            if after.is_ok_and(|after| after == before) {
+                let parsed = Document::parse(&bytes, self.format);
+                let parsed = parsed.map_err(|why| Fault::of(&self.path, why))?;
+                self.head_of_sorted(&file, &before)?;
+                return Ok(parsed);
+            }
         }
+        Err(self.busy())
+    }
+
+    /// Changes the file: `work` gets its content under the lock. The file is replaced if `work`
+    /// returns a value and has changed something.
+    ///
+    /// # Errors
+    /// `work` fails, another process has been writing for long, or the file cannot be read or
+    /// written. It is then unchanged.
+    pub(super) fn change<T>(
+        &mut self,
+        work: impl FnOnce(&mut Document) -> Result<Option<T>, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let _lock = Lock::take(&self.path)?;
+        let mut document = self.read()?;
+        let done = work(&mut document)?;
+        if done.is_some() && document.is_changed() {
+            self.replace(&document)?;
+        }
+        Ok(done)
+    }
+
+    /// Changes the file as [`Self::change`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn change_always<T>(
+        &mut self,
+        work: impl FnOnce(&mut Document) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let done = self.change(|all| work(all).map(Some))?;
+        done.ok_or_else(|| Fault::of(&self.path, "it was not changed"))
+    }
+
+    /// Returns a fault for each line that is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub(super) fn wrong_lines(&self) -> Result<Vec<Fault>, Fault> {
+        let all = self.read()?;
+        let told = |(line, why): &(usize, &str)| Fault::at(&self.path, *line, why);
+        Ok(all.wrong().iter().map(told).collect())
+    }
+
+    fn replace(&self, document: &Document) -> Result<(), Fault> {
+        // Later than the old one: what compares files by size and time sees two changes of one
+        // second.
+        let old = self.path.metadata().map_or(0, |about| about.mtime());
+        let (time, modified) = time(old.saturating_add(1));
+        let text = document.text(time);
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > LARGEST {
+            let words = format!("it would have more than {LARGEST} bytes; nothing was changed");
+            return Err(Fault::of(&self.path, words));
+        }
+        secure::replace_of(&self.path, &text, 0o600, Some(modified))
+    }
+
+    /// Opens the file if no other user can have written it.
+    fn open(&mut self) -> Result<(File, Identity), Fault> {
+        if let Some((known, _)) = &self.known {
+            // The same file was found trustworthy.
+            let (file, about) = self.open_at(&self.path)?;
+            if Identity::of(&about) == *known {
+                return Ok((file, *known));
+            }
+        }
+        let opened = self.checked();
+        // The next file may be in another folder.
+        self.folders = None;
+        opened
+    }
+
+    fn checked(&self) -> Result<(File, Identity), Fault> {
+        let path = &self.path;
+        let missing = || Fault::of(path, "there is no such file");
+        let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
+        let folders = self.folders.clone().unwrap_or_default();
+        let (file, about) = self.open_at(&folders.check_folder(folder)?.join(name))?;
+        if !about.is_file() {
+            return Err(Fault::of(path, "it is no plain file"));
+        }
+        if about.mode() & 0o077 != 0 {
+            let words = format!("others may read or write it; chmod 600 {}", path.display());
+            return Err(Fault::of(path, words));
+        }
+        if about.uid() != 0 && about.uid() != geteuid().as_raw() {
+            let uid = about.uid();
+            let words = format!("it belongs to user {uid}, not to this one or root");
+            return Err(Fault::of(path, words));
+        }
+        if about.len() > LARGEST {
+            let words = format!("it has more than {LARGEST} bytes");
+            return Err(Fault::of(path, words));
+        }
+        Ok((file, Identity::of(&about)))
+    }
+
+    fn open_at(&self, real: &Path) -> Result<(File, Metadata), Fault> {
+        let mut options = OpenOptions::new();
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let opened = options.read(true).custom_flags(flags).open(real);
+        let opened = opened.and_then(|file| file.metadata().map(|about| (file, about)));
+        opened.map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Fault::of(&self.path, "there is no such file"),
+            _ if e.raw_os_error() == Some(libc::ELOOP) => {
+                Fault::of(&self.path, "it is no plain file")
+            }
+            _ => Fault::of(&self.path, e),
+        })
+    }
+
+    /// Reads what is in the file besides the machines.
+    fn head(&self, file: &File, about: &Identity) -> Result<Head, Fault> {
+        if let Some(head) = self.head_of_sorted(file, about)? {
+            return Ok(head);
+        }
+        if about.size > self.most {
+            let words = "it was edited by hand, and is too long to be read whole here";
+            return Err(Fault::of(&self.path, words));
+        }
+        let (mut head, mut last, mut is_sorted) = (Head::default(), Place::Setting, true);
+        self.scan(file, 0, |offset, line| {
+            let place = text::place(line);
+            is_sorted &= place.is_none_or(|place| place >= last);
+            last = place.unwrap_or(last);
+            if place.is_some_and(|place| place > Place::Setting) && head.sorted_from.is_none() {
+                head.sorted_from = Some(offset);
+            }
+            self.take(&mut head, line);
+            true
+        })?;
+        head.sorted_from = is_sorted.then_some(head.sorted_from.unwrap_or(about.size));
+        Ok(head)
+    }
+
+    /// Reads the same of a file that has a valid mark that it is sorted; `None`: it has none.
+    ///
+    /// # Errors
+    /// The mark is that of a longer file.
+    fn head_of_sorted(&self, file: &File, about: &Identity) -> Result<Option<Head>, Fault> {
+        let (mut head, mut mark) = (Head::default(), None);
+        self.scan(file, 0, |offset, line| {
+            if text::place(line).is_some_and(|place| place > Place::Setting) {
+                head.sorted_from = Some(offset);
+                head.has_passwords = text::place(line) == Some(Place::Password);
+                return false;
+            }
+            if let Line::Sorted(time, size) = self.format.line(line) {
+                let rest = about.size.saturating_sub(offset + length(line));
+                mark = (about.modified == (time, 0)).then_some((size, rest));
+            }
+            self.take(&mut head, line);
+            mark.is_some() || offset < WINDOW
+        })?;
+        let Some((size, rest)) = mark else {
+            return Ok(None);
+        };
+        if size != rest {
+            let words = format!(
+                "{} is damaged (it was written with {size} bytes after its third line, and has \
+                 {rest}); nothing was changed: put a copy back",
+                self.format.what
+            );
+            return Err(Fault::of(&self.path, words));
+        }
+        head.sorted_from = Some(head.sorted_from.unwrap_or(about.size));
+        Ok(Some(head))
+    }
+
+    fn take(&self, head: &mut Head, line: &[u8]) {
+        match self.format.line(line) {
+            Line::Changes(count) => head.changes = count,
+            Line::Setting(name, value) => {
+                let value = || value.to_owned();
+                head.settings.entry(name).or_insert_with(value);
+            }
+            Line::Password(_) => head.has_passwords = true,
+            Line::Nothing | Line::Sorted(..) | Line::Machine(_) | Line::Wrong(..) => {}
+        }
+    }
+
+    /// Passes the lines from this offset on, with their offsets, as long as `each` returns true.
+    /// The first line of the file is checked, and not passed.
+    fn scan(
+        &self,
+        file: &File,
+        from: u64,
+        mut each: impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<(), Fault> {
+        let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+        let mut lines = BufReader::with_capacity(window, At { file, offset: from });
+        let (mut offset, mut line) = (from, Vec::new());
+        loop {
+            let length = text::next_line(&mut lines, &mut line);
+            let length = length.map_err(|e| Fault::of(&self.path, e))?;
+            if offset == 0 {
+                let first = self.format.check_first(&line);
+                first.map_err(|why| Fault::of(&self.path, why))?;
+            } else if length == 0 || !each(offset, &line) {
+                return Ok(());
+            }
+            offset += length;
+        }
+    }
+
+    /// Returns the lines of one machine that count.
+    fn search(
+        &self,
+        file: &File,
+        about: &Identity,
+        head: &Head,
+        id: &Id,
+    ) -> Result<Vec<Row>, Fault> {
+        let own = Place::Machine(*id);
+        let is_sorted = head.sorted_from.is_some();
+        if !is_sorted && about.size > self.most {
+            let words = "it was edited by hand, and is too long to be read whole here";
+            return Err(Fault::of(&self.path, words));
+        }
+        // Every line that starts before `from` belongs before the machine's, and none that starts
+        // at `to` or after it does.
+        let (mut from, mut to) = (head.sorted_from.unwrap_or(0), about.size);
+        while is_sorted && to.saturating_sub(from) > WINDOW {
+            let middle = from + (to - from) / 2;
+            let mut found = None;
+            let mut is_first = true;
+            // The line that ends here or later is a part of one, or nothing.
+            self.scan(file, middle - 1, |offset, line| {
+                let is_whole = !std::mem::take(&mut is_first);
+                let place = text::place(line).filter(|_| is_whole);
+                found = place.map(|place| (offset, place));
+                found.is_none() && offset < to
+            })?;
+            match found.filter(|(offset, _)| *offset < to) {
+                Some((offset, place)) if place < own => from = offset,
+                Some((offset, _)) => to = offset,
+                None => to = middle,
+            }
+        }
+        let mut rows = Vec::new();
+        self.scan(file, from, |_, line| {
+            let place = text::place(line);
+            if place == Some(own) {
+                if let Line::Machine(row) | Line::Wrong(_, Some(row)) = self.format.line(line) {
+                    rows.push(row);
+                }
+            }
+            !is_sorted || place.is_none_or(|place| place <= own)
+        })?;
+        Ok(rows)
+    }
+}
+
+fn length(line: &[u8]) -> u64 {
+    u64::try_from(line.len()).unwrap_or(u64::MAX) + 1
+}
+
+/// Returns the time, but at least this one, in seconds and as a file's modification time. Every file
+/// system keeps whole seconds.
+fn time(least: i64) -> (i64, SystemTime) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = since.unwrap_or(Duration::ZERO).as_secs();
+    let seconds = seconds.max(u64::try_from(least).unwrap_or(0));
+    let time = UNIX_EPOCH + Duration::from_secs(seconds);
+    (i64::try_from(seconds).unwrap_or(i64::MAX), time)
+}
+
+/// Reads a file from an offset on, without the file's own position.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += u64::try_from(count).unwrap_or(0);
+        Ok(count)
     }
 }

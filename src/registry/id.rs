@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::keys;
-use crate::config::words;
+use crate::config::{keys, utc, words};
 use crate::fault::Fault;
 use crate::secret::{PublicKey, to_hex};
 
@@ -104,11 +103,22 @@ impl Occurred {
         Self(i64::try_from(seconds).unwrap_or(i64::MAX))
     }
 
+    /// Parses a time as it is shown; `None` if the text is no time.
+    pub fn parse(text: &str) -> Option<Self> {
+        i64::try_from(utc::parse(text)?).ok().map(Self)
+    }
+
     /// Returns whether it is at least `age` ago, or in the future: a clock may have been corrected.
     pub fn is_past(self, age: Duration) -> bool {
         let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         let passed = Self::now().0.saturating_sub(self.0);
         passed >= age || passed < 0
+    }
+}
+
+impl fmt::Display for Occurred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&utc::format(u64::try_from(self.0).unwrap_or(0)))
     }
 }
 

@@ -2,12 +2,10 @@
 //! many changes its files have had.
 //!
 //! The registry is in the state folder, often on a file system of its own. The note reveals if that
-//! folder is lost, not mounted, or restored from an old copy. SQLite counts the changes of a file
-//! in its header. `cosadm` writes the note after its changes, and the daemon's registry worker when
+//! folder is lost, not mounted, or restored from an old copy. Each file has the count of its changes. `cosadm` writes the note after its changes, and the daemon's registry worker when
 //! the daemon starts; never at a connection. The note decides nothing by itself.
 
 use std::fmt::Write as _;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::inner::Inner;
@@ -26,9 +24,6 @@ const HEAD: &str = "\
 # This host has a machine registry. Its files, and how many changes each has seen
 # (of the folder: how many keys are in it). Written by cosserver(8) and cosadm(8).
 ";
-
-/// The offset of the change counter in SQLite's header.
-const CHANGES: u64 = 24;
 
 /// The files of the registry, and the count of each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -62,7 +57,7 @@ impl Noted {
     pub fn now(paths: &Paths) -> Self {
         let folder = Outer::open(paths).and_then(|o| o.folder());
         let inner = folder.map(|folder| Inner::path(paths, folder.as_deref()));
-        Self::with(paths, inner.ok())
+        Self::with(paths, inner.ok().as_deref())
     }
 
     /// Returns the same without the inner door. Its folder may be shared, and may hang.
@@ -70,11 +65,13 @@ impl Noted {
         Self::with(paths, None)
     }
 
-    fn with(paths: &Paths, inner: Option<PathBuf>) -> Self {
+    fn with(paths: &Paths, inner: Option<&Path>) -> Self {
         let mut all = Vec::new();
-        for path in [Some(Outer::path(paths)), inner].into_iter().flatten() {
-            all.extend(changes(&path).map(|count| (path, count)));
-        }
+        let outer = Outer::path(paths);
+        let count = Outer::of(paths).changes();
+        all.extend(count.map(|count| (outer, count)));
+        let inner = inner.map(|path| (path.to_owned(), Inner::of(path, paths.checker())));
+        all.extend(inner.and_then(|(path, mut inner)| Some((path, inner.changes()?))));
         let keys = paths.machines();
         all.extend(recorded(&keys).map(|count| (keys, count)));
         Self(all)
@@ -159,16 +156,6 @@ pub fn compare(paths: &Paths) -> Result<Vec<Fault>, Fault> {
     // Report what was found, whether or not the note can be written.
     older.extend(noted.at_least(&now).write(paths).err());
     Ok(older)
-}
-
-/// Returns the number of changes of an SQLite file. Must not be called while this process has a
-/// transaction open: closing any descriptor of a file releases the process's locks on it.
-fn changes(path: &Path) -> Option<u64> {
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut count = [0; 4];
-    file.seek(SeekFrom::Start(CHANGES)).ok()?;
-    file.read_exact(&mut count).ok()?;
-    Some(u32::from_be_bytes(count).into())
 }
 
 /// Returns the number of machine keys that are recorded in a folder.

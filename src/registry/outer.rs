@@ -1,37 +1,27 @@
-//! The outer door: `sestab.db`, the session table of this host (seed 002, SESTAB). It holds two
-//! lists of machines, "I" (included) and "E" (excluded), the security level, and the folder of the
-//! inner door.
+//! The outer door: `sestab`, the session table of this host (seed 002, SESTAB). It holds two lists of
+//! machines, "I" (included) and "E" (excluded), the security level, and the folder of the inner
+//! door.
 //!
 //! The daemon reads it. Only `cosadm` writes it.
-
-mod lists;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, params};
-
-use super::file::{self, File, Schema, Use};
-use super::id::Id;
+use super::file::Table;
+use super::id::{Id, Name, Occurred};
+use super::text::{Document, Format, Kind, Row, Settings};
 use crate::config::paths::Paths;
 use crate::config::secure::Created;
 use crate::fault::Fault;
-pub use lists::{Giving, Item, Taking};
 
-const WHAT: &str = "the outer door";
-
-const SCHEMA: Schema = Schema {
-    what: WHAT,
-    application: 0x434f_5345,
-    version: 1,
-    tables: &[
-        "CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE include (id BLOB PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE, since INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE exclude (id BLOB PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE, since INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX include_by_name ON include (name, id)",
-        "CREATE INDEX exclude_by_name ON exclude (name, id)",
-    ],
+pub(super) const FORMAT: Format = Format {
+    what: "the outer door",
+    name: "sestab",
+    // A folder that is none denies.
+    settings: &[("level", |v| level_of(v).is_some()), ("folder", |_| true)],
+    kinds: &[Kind::Include, Kind::Exclude],
+    is_exclusive: false,
 };
 
 /// The security level of a host (SESTAB's "Set Security Level").
@@ -87,134 +77,33 @@ impl List {
         }
     }
 
-    const fn table(self) -> &'static str {
+    const fn kind(self) -> Kind {
         match self {
-            Self::Include => "include",
-            Self::Exclude => "exclude",
+            Self::Include => Kind::Include,
+            Self::Exclude => Kind::Exclude,
         }
     }
 }
 
-/// The outer door, open as a file.
-pub struct Outer(File);
+/// A machine on one of the lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// The machine's ID.
+    pub id: Id,
+    /// Its name, as the administrator knows it; may be empty.
+    pub name: String,
+    /// When it was put on the list.
+    pub since: Occurred,
+}
 
-impl Outer {
-    /// Returns the path of its file.
-    pub fn path(paths: &Paths) -> PathBuf {
-        paths.state.join("sestab.db")
-    }
-
-    /// Creates the file if it does not exist: closed, with no machine on either list.
-    ///
-    /// # Errors
-    /// The file cannot be created.
-    pub fn create(paths: &Paths) -> Result<Created, Fault> {
-        File::create(&Self::path(paths), &SCHEMA)
-    }
-
-    /// Opens the file.
-    ///
-    /// # Errors
-    /// The file is missing, not trusted, damaged, or newer than this program.
-    pub fn open(paths: &Paths) -> Result<Self, Fault> {
-        Self::open_to(paths, Use::Work)
-    }
-
-    pub(super) fn open_to(paths: &Paths, to: Use) -> Result<Self, Fault> {
-        File::open(&Self::path(paths), &SCHEMA, to, &paths.checker()).map(Self)
-    }
-
-    /// Returns whether the path still names the file that was opened.
-    pub fn is_current(&self) -> bool {
-        self.0.is_current()
-    }
-
-    /// Checks the whole file.
-    ///
-    /// # Errors
-    /// The file is not sound.
-    pub fn check_whole(&self) -> Result<(), Fault> {
-        self.0.check_whole(&SCHEMA)
-    }
-
-    fn tell(&self, e: &rusqlite::Error) -> Fault {
-        self.0.fault(WHAT, e)
-    }
-
-    // ---- level and folder ----
-
-    /// Returns the security level; the default is [`Level::Closed`].
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn level(&self) -> Result<Level, Fault> {
-        let found = settings(&self.0.db).map_err(|e| self.tell(&e))?;
-        Ok(found.0)
-    }
-
-    /// Sets the level, and nothing else.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn set_level(&mut self, level: Level) -> Result<(), Fault> {
-        self.set("level", &[level.number()])
-    }
-
-    /// Returns the folder of the inner door; `None` means the state folder, which no other host
-    /// shares.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn folder(&self) -> Result<Option<PathBuf>, Fault> {
-        let found = settings(&self.0.db).map_err(|e| self.tell(&e))?;
-        Ok(found.1)
-    }
-
-    /// Sets the folder of the inner door.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn set_folder(&mut self, folder: Option<&Path>) -> Result<(), Fault> {
-        match folder {
-            Some(folder) => self.set("folder", folder.as_os_str().as_bytes()),
-            None => {
-                let done = self
-                    .0
-                    .db
-                    .execute("DELETE FROM setting WHERE name = 'folder'", []);
-                done.map(|_| ()).map_err(|e| self.tell(&e))
-            }
+impl Item {
+    fn of(row: Row) -> Self {
+        let name = row.name.map_or_else(String::new, |n| n.as_str().to_owned());
+        Self {
+            id: row.id,
+            name,
+            since: row.at,
         }
-    }
-
-    fn set(&mut self, name: &str, value: &[u8]) -> Result<(), Fault> {
-        let done = self.0.db.execute(
-            "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)",
-            params![name, value],
-        );
-        done.map(|_| ()).map_err(|e| self.tell(&e))
-    }
-
-    // ---- used by the daemon ----
-
-    /// Returns whether a machine is excluded and whether it is included, the level, and the folder
-    /// of the inner door, all read in one transaction.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn look(&mut self, id: &Id) -> Result<Looked, Fault> {
-        let path = self.0.path().to_owned();
-        let look = |db: &mut Connection| {
-            let t = db.transaction()?;
-            let (level, folder) = settings(&t)?;
-            Ok(Looked {
-                excluded: is_on(&t, List::Exclude, id)?,
-                included: is_on(&t, List::Include, id)?,
-                level,
-                folder,
-            })
-        };
-        look(&mut self.0.db).map_err(|e| file::told(&path, WHAT, &e))
     }
 }
 
@@ -231,24 +120,249 @@ pub struct Looked {
     pub folder: Option<PathBuf>,
 }
 
-fn is_on(db: &Connection, list: List, id: &Id) -> rusqlite::Result<bool> {
-    let query = match list {
-        List::Include => "SELECT 1 FROM include WHERE id = ?1",
-        List::Exclude => "SELECT 1 FROM exclude WHERE id = ?1",
-    };
-    db.prepare_cached(query)?.exists([id.0])
+/// The outer door.
+pub struct Outer(Table);
+
+impl Outer {
+    /// Returns the path of its file.
+    pub fn path(paths: &Paths) -> PathBuf {
+        paths.state.join(FORMAT.name)
+    }
+
+    /// Creates the file if it does not exist: closed, with no machine on either list.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(paths: &Paths) -> Result<Created, Fault> {
+        Table::create(&Self::path(paths), &FORMAT)
+    }
+
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// The file is missing, not trusted, damaged, or newer than this program.
+    pub fn open(paths: &Paths) -> Result<Self, Fault> {
+        let mut outer = Self::of(paths);
+        outer.look(&Id([0; 16]))?;
+        Ok(outer)
+    }
+
+    /// Returns the outer door, whose file is opened when it is asked.
+    pub(super) fn of(paths: &Paths) -> Self {
+        Self(Table::of(&Self::path(paths), &FORMAT, paths.checker()))
+    }
+
+    /// Has the file read whole only up to this size, bytes.
+    pub(super) fn read_at_most(self, most: u64) -> Self {
+        Self(self.0.read_at_most(most))
+    }
+
+    /// Returns how many changes the file has had; `None`: it cannot be read.
+    pub(super) fn changes(&mut self) -> Option<u64> {
+        let (head, _) = self.0.look(&Id([0; 16])).ok()?;
+        Some(head.changes)
+    }
+
+    /// Returns a fault for each line that is wrong.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn wrong_lines(&self) -> Result<Vec<Fault>, Fault> {
+        self.0.wrong_lines()
+    }
+
+    // ---- level and folder ----
+
+    /// Returns the security level; the default is [`Level::Closed`].
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn level(&self) -> Result<Level, Fault> {
+        Ok(level(self.0.read()?.settings()))
+    }
+
+    /// Sets the level, and nothing else.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_level(&mut self, level: Level) -> Result<(), Fault> {
+        self.change(|all| set_level(all, level))
+    }
+
+    /// Returns the folder of the inner door; `None` means the state folder, which no other host
+    /// shares.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn folder(&self) -> Result<Option<PathBuf>, Fault> {
+        Ok(folder(self.0.read()?.settings()))
+    }
+
+    /// Sets the folder of the inner door.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_folder(&mut self, folder: Option<&Path>) -> Result<(), Fault> {
+        let folder = folder.map(|folder| folder.as_os_str().as_bytes());
+        self.change(|all| all.set("folder", folder))
+    }
+
+    fn change<T>(
+        &mut self,
+        work: impl FnOnce(&mut Document) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.0.change_always(work)
+    }
+
+    // ---- used by the daemon ----
+
+    /// Returns whether a machine is excluded and whether it is included, the level, and the folder
+    /// of the inner door, all of one version of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn look(&mut self, id: &Id) -> Result<Looked, Fault> {
+        let (head, rows) = self.0.look(id)?;
+        let is_on = |kind| rows.iter().any(|row| row.kind == kind);
+        Ok(Looked {
+            excluded: is_on(Kind::Exclude),
+            included: is_on(Kind::Include),
+            level: level(&head.settings),
+            folder: folder(&head.settings),
+        })
+    }
+
+    // ---- the lists, used by the administrator ----
+
+    /// Returns the machines on a list, in the order of their IDs.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn items(&self, list: List) -> Result<Vec<Item>, Fault> {
+        let all = self.0.read()?;
+        let rows = all.rows().filter(|row| row.kind == list.kind());
+        Ok(rows.map(Item::of).collect())
+    }
+
+    /// Returns the same in the order of their names.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn items_by_name(&self, list: List) -> Result<Vec<Item>, Fault> {
+        let mut all = self.items(list)?;
+        all.sort_by_cached_key(|item| (item.name.to_ascii_lowercase(), item.id));
+        Ok(all)
+    }
+
+    /// Returns a machine on a list.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn get(&self, list: List, id: &Id) -> Result<Option<Item>, Fault> {
+        Ok(on(&self.0.read()?, list, id).map(Item::of))
+    }
+
+    /// Returns the number of machines on a list.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn count(&self, list: List) -> Result<u64, Fault> {
+        let all = self.0.read()?;
+        let count = all.rows().filter(|row| row.kind == list.kind()).count();
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    /// Puts a machine on a list. Returns `false` if it was already there; it then has the new name.
+    ///
+    /// # Errors
+    /// The name is none, or the file cannot be written.
+    pub fn put(&mut self, list: List, id: &Id, name: &str) -> Result<bool, Fault> {
+        let name = optional(name)?;
+        self.change(|all| {
+            let there = on(all, list, id);
+            all.put(&Row {
+                id: *id,
+                kind: list.kind(),
+                at: there.as_ref().map_or_else(Occurred::now, |row| row.at),
+                name,
+            });
+            Ok(there.is_none())
+        })
+    }
+
+    /// Renames a machine on a list. Returns `false` if it is no longer there.
+    ///
+    /// # Errors
+    /// The name is none, or the file cannot be written.
+    pub fn rename(&mut self, list: List, id: &Id, name: &str) -> Result<bool, Fault> {
+        let name = optional(name)?;
+        self.change(|all| {
+            let there = on(all, list, id);
+            let renamed = there.map(|row| all.put(&Row { name, ..row }));
+            Ok(renamed.is_some())
+        })
+    }
+
+    /// Takes a machine off a list. Returns `false` if it was not there.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn delete(&mut self, list: List, id: &Id) -> Result<bool, Fault> {
+        self.change(|all| Ok(all.remove(id, list.kind())))
+    }
+
+    /// Closes the outer door: the include list becomes these machines. Returns their number.
+    ///
+    /// # Errors
+    /// There are none, which would lock out every machine; or the file cannot be written. Nothing
+    /// has changed then.
+    pub fn close(&mut self, machines: Vec<(Id, Name)>) -> Result<u64, Fault> {
+        if machines.is_empty() {
+            return Err(Fault::new(
+                "there is no authorized machine: closing the outer door now would lock everybody out",
+            ));
+        }
+        let count = u64::try_from(machines.len()).unwrap_or(u64::MAX);
+        self.change(|all| {
+            let at = Occurred::now();
+            let rows = machines.into_iter().map(|(id, name)| Row {
+                id,
+                kind: Kind::Include,
+                at,
+                name: Some(name),
+            });
+            all.replace_all(Kind::Include, rows);
+            set_level(all, Level::Closed)
+        })?;
+        Ok(count)
+    }
 }
 
-/// Reads the level and the folder of the inner door. A missing or invalid level counts as closed.
-fn settings(db: &Connection) -> rusqlite::Result<(Level, Option<PathBuf>)> {
-    let (mut level, mut folder) = (Level::Closed, None);
-    file::settings(db, |name, value| match name {
-        "level" => {
-            let number = value.first().copied();
-            level = number.and_then(Level::of).unwrap_or(Level::Closed);
-        }
-        "folder" => folder = Some(PathBuf::from(OsStr::from_bytes(value))),
-        _ => {}
-    })?;
-    Ok((level, folder))
+fn on(all: &Document, list: List, id: &Id) -> Option<Row> {
+    let rows = all.rows_of(id).into_iter();
+    rows.into_iter().find(|row| row.kind == list.kind())
+}
+
+fn optional(name: &str) -> Result<Option<Name>, Fault> {
+    let name = Some(name).filter(|name| !name.is_empty());
+    name.map(Name::parse).transpose()
+}
+
+/// Returns the level. A missing or invalid one counts as closed.
+fn level(settings: &Settings) -> Level {
+    let value = settings.get("level");
+    value.and_then(|v| level_of(v)).unwrap_or(Level::Closed)
+}
+
+fn level_of(value: &[u8]) -> Option<Level> {
+    Level::of(std::str::from_utf8(value).ok()?.trim().parse().ok()?)
+}
+
+fn set_level(all: &mut Document, level: Level) -> Result<(), Fault> {
+    all.set("level", Some(level.number().to_string().as_bytes()))
+}
+
+fn folder(settings: &Settings) -> Option<PathBuf> {
+    let path = settings.get("folder")?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::scratch::Scratch;
 use crate::registry::decision::{AccessDecision, PromptFor, decide};
+use crate::registry::lock::Lock;
 use crate::registry::outer::List;
 
 fn id(n: u8) -> Id {
@@ -57,74 +58,225 @@ fn change_by_the_administrator_applies_to_the_next_connection() {
 }
 
 #[test]
-fn nonblocking_reader_never_waits_and_never_writes() {
+fn reading_here_never_waits_and_never_writes() {
     let (scratch, mut doors, mut outer, mut inner) = host();
+    let paths = scratch.paths();
     inner.add(&id(1), &name("pc"), true).unwrap();
-    let mut glance = NonblockingReader::of(&scratch.paths());
+    let mut here = Doors::here(&paths);
     for n in 1..3 {
-        assert_eq!(glance.look(id(n)), doors.look(id(n)).ok());
+        assert_eq!(here.look_here(id(n)), doors.look(id(n)).ok());
     }
     // Another process is writing.
-    let path = Inner::path(&scratch.paths(), None);
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let begun = std::time::Instant::now();
-    assert_eq!(glance.look(id(1)), None);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(1));
-    other.execute_batch("ROLLBACK").unwrap();
-    assert!(glance.look(id(1)).is_some());
-    // The writer was killed: its writes are in the file, and the former content is in the journal.
-    other
-        .execute_batch(
-            "PRAGMA cache_size=1; BEGIN IMMEDIATE; DELETE FROM machine;
-             WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<9999)
-             INSERT INTO machine SELECT randomblob(16), 'n' || x, 1, 1, 1, NULL FROM n;",
-        )
-        .unwrap();
-    let torn = Scratch::new();
-    for file in ["sestab.db", "idfile.db", "idfile.db-journal"] {
-        let to = torn.paths().state.join(file);
-        std::fs::create_dir_all(&torn.paths().state).unwrap();
-        std::fs::copy(scratch.paths().state.join(file), to).unwrap();
-    }
-    drop(other);
-    let journal = torn.paths().state.join("idfile.db-journal");
-    let torn_file = std::fs::read(torn.paths().state.join("idfile.db")).unwrap();
-    let mut glance = NonblockingReader::of(&torn.paths());
-    assert_eq!(glance.look(id(1)), None);
-    let now = std::fs::read(torn.paths().state.join("idfile.db")).unwrap();
-    assert!(journal.exists() && now == torn_file);
-    let known = RegistrationState::Known { unseen: true };
-    assert_eq!(Doors::of(&torn.paths()).look(id(1)).unwrap().state, known);
-    assert_eq!(glance.look(id(1)).unwrap().state, known);
-    // A folder that other hosts write to is not read at all, except for an excluded machine.
+    let path = Inner::path(&paths, None);
+    let lock = Lock::take(&path).unwrap();
+    let begun = Instant::now();
+    assert!(here.look_here(id(1)).is_some());
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    drop(lock);
+    // A folder of its own may hang, so it is not read at all, except for an excluded machine.
     let shared = Scratch::new();
     outer.set_folder(Some(shared.path())).unwrap();
-    Inner::create(&Inner::path(&scratch.paths(), Some(shared.path()))).unwrap();
-    let mut glance = NonblockingReader::of(&scratch.paths());
-    assert_eq!(glance.look(id(1)), None);
+    Inner::create(&Inner::path(&paths, Some(shared.path()))).unwrap();
+    let files = || std::fs::read_dir(shared.path()).unwrap().count();
+    let count = files();
+    assert_eq!(here.look_here(id(1)), None);
     outer.put(List::Exclude, &id(1), "pc").unwrap();
-    assert!(glance.look(id(1)).unwrap().excluded);
+    assert!(here.look_here(id(1)).unwrap().excluded);
+    assert_eq!(files(), count);
 }
 
-/// A copy is restored into the same file and changed once: its header then equals that of the file
-/// that was read.
+/// A line is found wherever it is in a file of many machines, sorted or not.
+#[test]
+fn a_file_edited_by_hand_is_read_whole() {
+    let (scratch, mut doors, mut outer, mut inner) = host();
+    outer.set_level(Level::Open).unwrap();
+    let each = |n: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        Id(id)
+    };
+    for n in 0..300 {
+        inner
+            .add(
+                &each(n),
+                &name("a machine with a name of some length"),
+                true,
+            )
+            .unwrap();
+    }
+    inner.delete(&each(7)).unwrap();
+    inner.add_chosen(&name("pending"), b"secret").unwrap();
+    let check = |doors: &mut Doors| {
+        for n in 0..300 {
+            let state = doors.look(each(n)).unwrap().state;
+            let is_known = matches!(state, RegistrationState::Known { .. });
+            assert_eq!(is_known, n != 7, "{n}");
+            assert_eq!(state == RegistrationState::Deleted, n == 7);
+            let other = doors.look(each(1_000 + n)).unwrap();
+            assert_eq!(other.state, RegistrationState::Never);
+            assert!(other.passwords);
+        }
+    };
+    check(&mut doors);
+    let path = Inner::path(&scratch.paths(), None);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    // Comments and blank lines anywhere.
+    let noted: Vec<_> = lines.iter().flat_map(|l| [*l, "# a comment", ""]).collect();
+    std::fs::write(&path, noted.join("\n")).unwrap();
+    check(&mut doors);
+    // The machines first, in another order.
+    lines[1..].reverse();
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    check(&mut doors);
+    check(&mut Doors::of(&scratch.paths()));
+    // The next change sorts it again.
+    inner.rename(&each(3), &name("another")).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ids: Vec<_> = text
+        .lines()
+        .filter(|l| {
+            l.starts_with(|c: char| {
+                c.is_ascii_hexdigit() && l.len() > 40 && l.as_bytes()[32] == b' '
+            })
+        })
+        .collect();
+    assert!(ids.len() == 300 && ids.is_sorted());
+    check(&mut doors);
+}
+
+/// A comment stays with its machine, and a wrong line stays in the file.
+#[test]
+fn a_wrong_line_costs_one_machine() {
+    let (scratch, mut doors, mut outer, mut inner) = host();
+    outer.set_level(Level::Closed).unwrap();
+    for n in 1..=6 {
+        inner.add(&id(n), &name("pc"), true).unwrap();
+        outer.put(List::Include, &id(n), "pc").unwrap();
+    }
+    let path = Outer::path(&scratch.paths());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let at = |n: u8| {
+        lines
+            .iter()
+            .position(|l| l.starts_with(&id(n).to_string()))
+            .unwrap()
+    };
+    let (one, two, three, four) = (at(1), at(2), at(3), at(4));
+    lines[one] = format!("# the first\n{} include yesterday pc", id(1));
+    lines[two] = format!("{} exclude yesterday \u{1b}[2J", id(2));
+    lines[three] = format!("{} inclued 2026-11-30T19:00:00Z pc", id(3));
+    lines[four] += "\nnonsense\nlevel 9\n";
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    for _ in 0..2 {
+        let status: Vec<_> = (1..=6).map(|n| doors.look(id(n)).unwrap()).collect();
+        let included: Vec<_> = status.iter().map(|s| s.included).collect();
+        assert_eq!(included, [false, false, false, true, true, true]);
+        // A line that denies counts, even if it is wrong otherwise.
+        let excluded: Vec<_> = status.iter().map(|s| s.excluded).collect();
+        assert_eq!(excluded, [false, true, false, false, false, false]);
+        assert_eq!(status[0].level, Level::Closed);
+        let wrong = outer.wrong_lines().unwrap();
+        assert_eq!(wrong.len(), 5, "{wrong:?}");
+        assert!(wrong[0].to_string().contains("sestab:"), "{wrong:?}");
+        assert_eq!(Doors::check(&scratch.paths()).len(), 5);
+        let (_, without) = Doors::start(&scratch.paths()).unwrap();
+        assert_eq!(without.len(), 5, "{without:?}");
+        outer.put(List::Exclude, &id(9), "").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("nonsense\n") && text.contains("inclued"));
+        let first = format!("# the first\n{}", id(1));
+        assert!(text.contains(&first), "{text}");
+    }
+}
+
+/// A file that was cut short has lost exclusions.
+#[test]
+fn a_truncated_registry_file_denies() {
+    let (scratch, mut doors, mut outer, _) = host();
+    for n in 1..=9 {
+        outer.put(List::Exclude, &id(n), "pc").unwrap();
+    }
+    let path = Outer::path(&scratch.paths());
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 100).unwrap();
+    file.set_modified(modified).unwrap();
+    let told = doors.look(id(1)).unwrap_err().to_string();
+    assert!(told.contains("damaged"), "{told}");
+    assert!(Doors::start(&scratch.paths()).is_err());
+    assert!(outer.put(List::Exclude, &id(1), "pc").is_err());
+}
+
+/// Another process writes the file all the time, and is killed.
+#[test]
+fn a_killed_writer_leaves_the_old_file() {
+    use crate::sys::forked::Forked;
+    let (scratch, mut doors, mut outer, _) = host();
+    outer.put(List::Exclude, &id(1), "pc").unwrap();
+    for round in 0_u8..20 {
+        let child = Forked::start(|| {
+            let mut outer = Outer::open(&scratch.paths()).unwrap();
+            loop {
+                outer.put(List::Include, &id(2), "pc").unwrap();
+                outer.delete(List::Include, &id(2)).unwrap();
+            }
+        })
+        .unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(u64::from(round) + 2) {
+            assert!(doors.look(id(1)).unwrap().excluded);
+        }
+        nix::sys::signal::kill(child.pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(child.pid, None).unwrap();
+        assert!(doors.look(id(1)).unwrap().excluded);
+        // Its lock is gone with it.
+        outer.put(List::Exclude, &id(3 + round), "pc").unwrap();
+        assert_eq!(outer.count(List::Exclude).unwrap(), u64::from(round) + 2);
+        assert!(outer.wrong_lines().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_visit_does_not_rewrite_the_registry() {
+    let (scratch, mut doors, mut outer, mut inner) = host();
+    outer.set_level(Level::Open).unwrap();
+    inner.add(&id(1), &name("pc"), true).unwrap();
+    let known = |unseen| RegistrationState::Known { unseen };
+    assert_eq!(doors.look(id(1)).unwrap().state, known(true));
+    let path = Inner::path(&scratch.paths(), None);
+    let before = std::fs::metadata(&path).unwrap();
+    doors.saw(id(1)).unwrap();
+    assert_eq!(doors.look(id(1)).unwrap().state, known(false));
+    let after = std::fs::metadata(&path).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((before.ino(), before.mtime()), (after.ino(), after.mtime()));
+    // A registration is a visit.
+    inner
+        .set(&[crate::registry::inner::Setting::BuildMode(true)])
+        .unwrap();
+    doors.register(id(2), name("two"), true).unwrap();
+    assert_eq!(doors.look(id(2)).unwrap().state, known(false));
+}
+
+/// A copy is restored into the same file and changed once.
 #[test]
 fn restored_copy_in_the_same_file_is_read() {
     let (scratch, mut doors, mut outer, _) = host();
-    let mut glance = NonblockingReader::of(&scratch.paths());
+    let mut glance = Doors::here(&scratch.paths());
     let path = Outer::path(&scratch.paths());
     let copy = std::fs::read(&path).unwrap();
     outer.put(List::Exclude, &id(1), "").unwrap();
     assert!(doors.look(id(1)).unwrap().excluded);
-    assert!(glance.look(id(1)).unwrap().excluded);
+    assert!(glance.look_here(id(1)).unwrap().excluded);
     drop(outer);
     std::fs::write(&path, copy).unwrap();
     let mut outer = Outer::open(&scratch.paths()).unwrap();
     outer.put(List::Exclude, &id(2), "").unwrap();
     for n in [1, 2] {
         assert_eq!(doors.look(id(n)).unwrap().excluded, n == 2);
-        assert_eq!(glance.look(id(n)).unwrap().excluded, n == 2);
+        assert_eq!(glance.look_here(id(n)).unwrap().excluded, n == 2);
     }
 }
 
@@ -135,29 +287,40 @@ fn reader_checks_both_doors_again_after_waiting() {
     outer.set_level(Level::Open).unwrap();
     inner.add(&id(1), &name("pc"), true).unwrap();
     assert!(!doors.look(id(1)).unwrap().excluded);
-    let other = rusqlite::Connection::open(inner.file()).unwrap();
-    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    std::thread::scope(|scope| {
-        let looks = scope.spawn(|| doors.look(id(1)).unwrap());
-        // Long enough for the reader to have read the outer door.
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        outer.put(List::Exclude, &id(1), "").unwrap();
-        other.execute_batch("ROLLBACK").unwrap();
-        assert!(looks.join().unwrap().excluded);
+    // The first answer takes long, and the outer door changes after it was read.
+    let mut looks = 0;
+    let status = doors.again_if_slow(|doors| {
+        let status = doors.look_once(id(1));
+        if looks == 0 {
+            outer.put(List::Exclude, &id(1), "").unwrap();
+            std::thread::sleep(SOON);
+        }
+        looks += 1;
+        status
     });
+    assert!(status.unwrap().excluded);
 }
 
 /// Opening a fifo blocks until there is a writer.
 #[test]
-fn a_journal_that_became_a_fifo_is_not_opened() {
-    let (scratch, mut doors, ..) = host();
+fn a_registry_file_that_is_a_fifo_or_a_link_is_not_read() {
+    let (scratch, mut doors, mut outer, _) = host();
+    outer.set_level(Level::Open).unwrap();
     doors.look(id(1)).unwrap();
-    let journal = scratch.paths().state.join("idfile.db-journal");
-    nix::unistd::mkfifo(&journal, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let told = doors.look(id(1)).err().unwrap().to_string();
-    assert!(told.contains("no plain file"), "{told}");
-    assert_eq!(NonblockingReader::of(&scratch.paths()).look(id(1)), None);
-    std::fs::remove_file(&journal).unwrap();
+    let path = scratch.paths().state.join("idfile");
+    let away = scratch.paths().state.join("away");
+    std::fs::rename(&path, &away).unwrap();
+    let refused = |doors: &mut Doors| {
+        let told = doors.look(id(1)).err().unwrap().to_string();
+        assert!(told.contains("no plain file"), "{told}");
+        assert_eq!(Doors::here(&scratch.paths()).look_here(id(1)), None);
+        std::fs::remove_file(&path).unwrap();
+    };
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused(&mut doors);
+    std::os::unix::fs::symlink(&away, &path).unwrap();
+    refused(&mut doors);
+    std::fs::rename(&away, &path).unwrap();
     assert!(doors.look(id(1)).is_ok());
 }
 
@@ -188,7 +351,8 @@ fn closing_the_outer_door_includes_authorized_machines() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
     outer.set_level(Level::Open).unwrap();
     let close = |inner: &Inner, outer: &mut Outer| {
-        outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
+        let machines = inner.machines().unwrap().into_iter();
+        outer.close(machines.map(|m| (m.id, m.name)).collect())
     };
     let refused = close(&inner, &mut outer).unwrap_err();
     assert!(
@@ -213,13 +377,6 @@ fn closing_the_outer_door_includes_authorized_machines() {
         outer.get(List::Include, &id(2)).unwrap().unwrap().name,
         "pc"
     );
-    // Nothing is lost if the list is invalid.
-    let wrong = outer.close(&mut |put| {
-        put(&id(2), &name("pc"))?;
-        put(&id(1), &name("pc"))
-    });
-    assert!(wrong.is_err());
-    assert_eq!(outer.count(List::Include).unwrap(), 2);
     // A machine that is deleted now is denied by the inner door.
     inner.delete(&id(1)).unwrap();
     assert!(matches!(
@@ -231,24 +388,33 @@ fn closing_the_outer_door_includes_authorized_machines() {
 /// Until the door is closed it can be read, however many machines are taken over.
 #[test]
 fn closing_the_outer_door_does_not_delay_readers() {
-    let (_scratch, mut doors, mut outer, _) = host();
+    let (scratch, mut doors, mut outer, _) = host();
     let each = |n: u32| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_be_bytes());
         Id(id)
     };
-    // Many times the size of the cache.
     let count = 20_000;
-    let closed = outer.close(&mut |put| {
-        for n in 0..count {
-            put(&each(n), &name("a machine with a name of some length"))?;
-        }
-        let seen = doors.look(each(1)).unwrap();
-        assert!(!seen.included, "not yet");
-        Ok(())
+    let machines = (0..count).map(|n| (each(n), name("a machine with a name of some length")));
+    let machines: Vec<_> = machines.collect();
+    let is_closed = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !is_closed.load(std::sync::atomic::Ordering::Relaxed) {
+                let begun = Instant::now();
+                doors.look(each(1)).unwrap();
+                longest = longest.max(begun.elapsed());
+            }
+            assert!(doors.look(each(1)).unwrap().included);
+            longest
+        });
+        assert_eq!(outer.close(machines).unwrap(), u64::from(count));
+        is_closed.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() < Duration::from_secs(1));
     });
-    assert_eq!(closed.unwrap(), u64::from(count));
-    assert!(doors.look(each(1)).unwrap().included);
+    let file = Outer::path(&scratch.paths());
+    assert!(std::fs::metadata(file).unwrap().len() > 1_000_000);
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl Report<'_> {
     pub(super) fn doors(&mut self) {
         self.older_copies();
         let path = Outer::path(self.paths);
-        let Some(outer) = self.sound(&path, Outer::open(self.paths), Outer::check_whole) else {
+        let Some(outer) = self.sound(&path, Outer::open(self.paths), Outer::wrong_lines) else {
             return;
         };
         let about = || {
@@ -32,7 +32,7 @@ impl Report<'_> {
             Err(fault) => return self.wrong(&path, &fault),
         };
         let path = Inner::path(self.paths, folder.as_deref());
-        let Some(inner) = self.sound(&path, Inner::open(&path), Inner::check_whole) else {
+        let Some(inner) = self.sound(&path, Inner::open(&path), Inner::wrong_lines) else {
             return;
         };
         if let Some(Err(fault)) = path.parent().map(check_writers) {
@@ -68,12 +68,13 @@ impl Report<'_> {
         }
     }
 
-    /// Returns a door whose file exists and is undamaged; otherwise reports why not.
+    /// Returns a door whose file exists and is undamaged; otherwise reports why not. Reports each wrong
+    /// line.
     fn sound<T>(
         &mut self,
         path: &std::path::Path,
         opened: Result<T, Fault>,
-        check: fn(&T) -> Result<(), Fault>,
+        wrong_lines: fn(&T) -> Result<Vec<Fault>, Fault>,
     ) -> Option<T> {
         if matches!(path.try_exists(), Ok(false)) {
             if let Some(lost) = Doors::lost(self.paths) {
@@ -86,8 +87,13 @@ impl Report<'_> {
             self.add(Level::Problem, path.display(), words);
             return None;
         }
-        match opened.and_then(|door| check(&door).map(|()| door)) {
-            Ok(door) => Some(door),
+        match opened.and_then(|door| wrong_lines(&door).map(|wrong| (door, wrong))) {
+            Ok((door, wrong)) => {
+                for line in wrong {
+                    self.wrong(path, &line);
+                }
+                Some(door)
+            }
             Err(fault) => {
                 self.wrong(path, &fault);
                 None

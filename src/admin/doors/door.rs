@@ -10,6 +10,7 @@ use super::meets::{Meets, stranger};
 use super::{Both, done, many, word};
 use crate::config::paths::Paths;
 use crate::fault::Fault;
+use crate::registry::inner::Machine;
 use crate::registry::inner::Settings;
 use crate::registry::{Level, List};
 
@@ -187,16 +188,10 @@ impl Status {
 
 /// Counts the authorized machines that are not on the include list.
 fn left_out(doors: &Both) -> Result<u64, Fault> {
-    let mut included = Vec::new();
-    doors
-        .outer
-        .ids(List::Include, &mut |id| included.push(id))?;
-    let mut count = 0;
-    doors.inner.machines(&mut |machine| {
-        count += u64::from(included.binary_search(&machine.id).is_err());
-        Ok(())
-    })?;
-    Ok(count)
+    let included = doors.outer.items(List::Include)?;
+    let is_left_out = |m: &&Machine| included.binary_search_by_key(&m.id, |i| i.id).is_err();
+    let count = doors.inner.machines()?.iter().filter(is_left_out).count();
+    Ok(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
 /// Shows the status of both doors.

@@ -16,9 +16,8 @@ use crate::registry::{Id, List, Outer};
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     let outer = outer(&call.paths()?)?;
     let words = ("excluded", "no machine is excluded");
-    rows::list(out, call.given("json"), words, |after, most| {
-        outer.items_after(List::Exclude, after, most)
-    })
+    let items = outer.items_by_name(List::Exclude)?;
+    rows::list(out, call.given("json"), words, &items)
 }
 
 /// Excludes a machine, and with `--now` ends its sessions and logins.

@@ -9,15 +9,22 @@ use crate::config::hostinfo::HostTable;
 use crate::config::machines;
 use crate::config::paths::Paths;
 use crate::fault::Fault;
-use crate::registry::{Id, Inner, Level, List, Name, Outer};
+use crate::registry::{Id, Inner, Level, List, Name, Outer, Seen};
 
 /// Lists the authorized machines.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
-    let doors = Both::open(&call.paths()?)?;
+    let paths = call.paths()?;
+    let machines = Both::open(&paths)?.inner.machines_by_name()?;
+    let seen = Seen::of(&paths).all()?;
     let words = ("machines", "no machine is authorized");
-    rows::list(out, call.given("json"), words, |after, most| {
-        doors.inner.machines_after(after, most)
-    })
+    let listed = machines.into_iter().map(|machine| {
+        // A record of the time before it was deleted says nothing.
+        let seen = seen.get(&machine.id).copied();
+        let seen = seen.filter(|at| *at >= machine.authorized);
+        (machine, seen)
+    });
+    let listed: Vec<_> = listed.collect();
+    rows::list(out, call.given("json"), words, &listed)
 }
 
 /// Authorizes a machine, without a registration by that machine.

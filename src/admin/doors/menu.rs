@@ -91,8 +91,7 @@ fn main(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
 /// Shows a page of the authorized machines and returns it.
 fn list(screen: &mut Screen, paths: &Paths, pages: &mut Pages) -> Result<Vec<Machine>, Left> {
     let doors = Both::open(paths)?;
-    pages.of(doors.inner.count()?, screen.room());
-    let page = doors.inner.machines_from(pages.skipped(), pages.size())?;
+    let page = pages.of(doors.inner.machines_by_name()?, screen.room());
     drop(doors);
     screen.say("\nAuthorized machines\n")?;
     screen.say(&format!(
@@ -166,8 +165,9 @@ fn at(paths: &Paths, line: u64) -> Result<Option<Machine>, Fault> {
     let Some(before) = line.checked_sub(1) else {
         return Ok(None);
     };
-    let page = Both::open(paths)?.inner.machines_from(before, 1)?;
-    Ok(page.into_iter().next())
+    let before = usize::try_from(before).unwrap_or(usize::MAX);
+    let all = Both::open(paths)?.inner.machines_by_name()?;
+    Ok(all.into_iter().nth(before))
 }
 
 /// Shows the outer door's state on leaving, and asks whether to close it.

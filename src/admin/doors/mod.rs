@@ -3,8 +3,8 @@
 //!
 //! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings` and `sestab` are the
 //! subcommands, and `menu` is the program on a terminal. Both call the same functions. `meets`
-//! describes the access decision in words, and `rows` writes long lists without holding them in
-//! memory. Each change is one transaction. A stored password must never be shown again.
+//! describes the access decision in words, and `rows` writes long lists. Each
+//! change is one replacement of a file. A stored password must never be shown again.
 
 pub(super) mod door;
 pub(super) mod exclude;
@@ -28,7 +28,6 @@ use rows::numbered;
 use super::call::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
-use super::who::utc;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
@@ -55,7 +54,8 @@ impl Both {
         if inner.count()? == 0 {
             return Err(over_nobody(paths, outer.level()?));
         }
-        outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
+        let machines = inner.machines()?.into_iter();
+        outer.close(machines.map(|m| (m.id, m.name)).collect())
     }
 }
 
@@ -175,13 +175,13 @@ fn place_inner(paths: &Paths, outer: &mut Outer, folder: Option<&Path>) -> Resul
     }
     let path = Inner::path(paths, folder.as_deref());
     let created = Inner::create(&path)?;
-    Inner::open(&path)?.check_whole()?;
+    Inner::open(&path)?.wrong_lines()?;
     outer.set_folder(folder.as_deref())?;
     Ok(Moved { path, created })
 }
 
 /// Checks that group and others cannot write the folder. The sticky bit does not help: a user who
-/// can create a file next to the inner door's can create a journal for it.
+/// can create a file next to the inner door's can keep its writers out by a lock.
 pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
     let about = std::fs::metadata(folder).map_err(|e| Fault::of(folder, e))?;
     let mode = about.mode() & 0o7777;
@@ -201,7 +201,7 @@ fn id(call: &Call, number: usize) -> Result<Id, Failure> {
 }
 
 /// How many machines of one name are listed if the name is ambiguous.
-const NAMESAKES: u32 = 20;
+const NAMESAKES: usize = 20;
 
 /// Returns the ID of the machine that an operand names, by its ID or by a unique name.
 ///
@@ -238,17 +238,10 @@ fn machine_id(
 }
 
 /// Returns the authorized machines that have this name, at most `most`. Ignores case.
-fn namesakes(inner: &Inner, name: &Name, most: u32) -> Result<Vec<Machine>, Fault> {
-    // This position is before every machine of that name: the list is sorted by name, then by ID.
-    let before = Machine {
-        id: Id([0; 16]),
-        name: name.clone(),
-        authorized: Occurred(0),
-        remote: false,
-        seen: None,
-    };
-    let mut found = inner.machines_after(Some(&before), most)?;
+fn namesakes(inner: &Inner, name: &Name, most: usize) -> Result<Vec<Machine>, Fault> {
+    let mut found = inner.machines()?;
     found.retain(|m| m.name.as_str().eq_ignore_ascii_case(name.as_str()));
+    found.truncate(most);
     Ok(found)
 }
 
@@ -284,14 +277,14 @@ fn seconds(at: Occurred) -> Json {
 
 /// Formats a time for people, to the minute, in UTC.
 fn minute(at: Occurred) -> String {
-    let text = utc(u64::try_from(at.0).unwrap_or(0));
+    let text = at.to_string();
     let minute = text.get(..16).unwrap_or(&text);
     format!("{}Z", minute.replace('T', " "))
 }
 
 /// Formats the day of a time, in UTC.
 fn day(at: Occurred) -> String {
-    let text = utc(u64::try_from(at.0).unwrap_or(0));
+    let text = at.to_string();
     text.get(..10).unwrap_or(&text).to_owned()
 }
 

@@ -65,9 +65,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
                 field(list)
             ))?;
         }
-        rows::write(&mut parts, is_json, |after, most| {
-            outer.items_after(list, after, most)
-        })?;
+        rows::write(&mut parts, is_json, &outer.items_by_name(list)?)?;
         if is_json {
             parts.put("]")?;
         }

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
@@ -38,8 +39,22 @@ pub enum Created {
 /// The folder is not trusted, or a system call failed, for example because the disk is full. The
 /// file then does not exist, unless the fault says that it was written but not synced.
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
+    create_new_of(path, content, mode, None)
+}
+
+/// Creates a file as [`create_new`] does, with this modification time.
+///
+/// # Errors
+/// The same.
+pub fn create_new_of(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    modified: Option<SystemTime>,
+) -> Result<Created, Fault> {
     let (folder, target) = writing(path, false)?;
-    let draft = TempFile::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
+    let draft =
+        TempFile::write(&folder, content, mode, modified).map_err(|e| not_written(path, e))?;
     match fs::hard_link(&draft.0, &target) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::There),
@@ -61,9 +76,23 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fau
 /// As [`create_new`], or the owner, the group or the list cannot be kept. The old file is then
 /// unchanged, with the same exception.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
+    replace_of(path, content, mode, None)
+}
+
+/// Creates or replaces a file as [`replace`] does; it then has this modification time.
+///
+/// # Errors
+/// The same.
+pub fn replace_of(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    modified: Option<SystemTime>,
+) -> Result<(), Fault> {
     let (folder, target) = writing(path, true)?;
     let kept = Kept::of(&target, mode).map_err(|e| not_written(path, e))?;
-    let draft = TempFile::write(&folder, content, 0o600).map_err(|e| not_written(path, e))?;
+    let draft =
+        TempFile::write(&folder, content, 0o600, modified).map_err(|e| not_written(path, e))?;
     kept.give(&draft.0).map_err(|e| not_written(path, e))?;
     fs::rename(&draft.0, &target).map_err(|e| not_written(path, e))?;
     sync_folder(&folder).map_err(|e| not_synced(path, e))
@@ -261,7 +290,12 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 struct TempFile(PathBuf);
 
 impl TempFile {
-    fn write(folder: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
+    fn write(
+        folder: &Path,
+        content: &[u8],
+        mode: u32,
+        modified: Option<SystemTime>,
+    ) -> io::Result<Self> {
         let number = secret::random::<8>().map_err(io::Error::other)?;
         let path = folder.join(format!("{}{}{}", DRAFT.0, secret::to_hex(&number), DRAFT.1));
         let mut file = OpenOptions::new()
@@ -271,6 +305,7 @@ impl TempFile {
             .open(&path)?;
         let draft = Self(path);
         file.write_all(content)?;
+        modified.map_or(Ok(()), |time| file.set_modified(time))?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         Ok(draft)

@@ -3,17 +3,17 @@
 //! A password that the administrator chose is stored as argon2id under one salt per file, so that
 //! one computation finds it among all. A generated password has a selector and 128 random bits,
 //! which cannot be guessed, so it is stored as a plain hash. A one-time password is erased in the
-//! transaction that registers its machine, so it works only once, even if two machines race.
+//! change that registers its machine, so it works only once, even if two machines race.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Inner, Still, known_as, parsed, put, settings};
+use super::{Inner, Still, known_as, put};
 use crate::fault::Fault;
 use crate::registry::id::{Id, Name, Occurred};
-use crate::secret::{self, same_bytes};
+use crate::registry::text::{Document, Hashed, from_hex};
+use crate::secret::{self, same_bytes, to_hex};
 
 /// Argon2id's costs: KiB of memory, passes, lanes (OWASP's choice for little memory).
 const MEMORY: u32 = 9_216;
@@ -139,20 +139,15 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn passwords(&self) -> Result<Vec<Pending>, Fault> {
-        let read = || {
-            let query = "SELECT name, made, selector IS NOT NULL FROM password
-                         ORDER BY name COLLATE NOCASE";
-            let mut query = self.0.db.prepare(query)?;
-            let rows = query.query_map([], |row| {
-                Ok(Pending {
-                    name: row.get(0)?,
-                    made: Occurred(row.get(1)?),
-                    generated: row.get(2)?,
-                })
-            })?;
-            rows.collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|e| self.tell(&e))
+        let all = self.0.read()?;
+        let pending = all.passwords().iter().map(|p| Pending {
+            name: p.name.as_str().to_owned(),
+            made: p.made,
+            generated: p.selector.is_some(),
+        });
+        let mut pending: Vec<Pending> = pending.collect();
+        pending.sort_by_cached_key(|p| p.name.to_ascii_lowercase());
+        Ok(pending)
     }
 
     /// Returns whether there is an unused one-time password.
@@ -160,9 +155,7 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn has_passwords(&self) -> Result<bool, Fault> {
-        let query = self.0.db.prepare("SELECT 1 FROM password LIMIT 1");
-        let found = query.and_then(|mut query| query.exists([]));
-        found.map_err(|e| self.tell(&e))
+        Ok(!self.0.read()?.passwords().is_empty())
     }
 
     /// Generates a one-time password for the machine that will have this name.
@@ -193,25 +186,25 @@ impl Inner {
         hash: &[u8; 32],
         selector: Option<[u8; 5]>,
     ) -> Result<(), Fault> {
-        let made = Occurred::now().0;
-        let taken = self.change(|t| {
-            let exists = |query: &str, key: &dyn rusqlite::ToSql| t.prepare(query)?.exists([key]);
-            if exists("SELECT 1 FROM password WHERE name = ?1", &name.as_str())? {
-                return Ok(Some(
-                    "there is a one-time password for that name; delete it first",
-                ));
+        let made = Occurred::now();
+        self.0.change_always(|all| {
+            let taken = |why: &str| Err(Fault::new(format!("{name}: {why}")));
+            if all.passwords().iter().any(|p| p.name == *name) {
+                return taken("there is a one-time password for that name; delete it first");
             }
-            let is_backdoor = settings::get(t, "backdoor")?.is_some_and(|b| same_bytes(&b, hash));
-            if is_backdoor || exists("SELECT 1 FROM password WHERE hash = ?1", hash)? {
-                return Ok(Some("that password is taken; choose another for each name"));
+            let is_own = |p: &Hashed| same_bytes(&p.hash, hash);
+            let is_backdoor = backdoor(all).is_some_and(|b| same_bytes(&b, hash));
+            if is_backdoor || all.passwords().iter().any(is_own) {
+                return taken("that password is taken; choose another for each name");
             }
-            t.execute(
-                "INSERT INTO password (hash, selector, name, made) VALUES (?1, ?2, ?3, ?4)",
-                params![hash, selector, name.as_str(), made],
-            )?;
-            Ok(None)
-        })?;
-        taken.map_or(Ok(()), |why| Err(Fault::new(format!("{name}: {why}"))))
+            all.add_password(Hashed {
+                hash: *hash,
+                selector,
+                made,
+                name: name.clone(),
+            });
+            Ok(())
+        })
     }
 
     /// Deletes the one-time password of that name. Returns `false` if there is none.
@@ -219,7 +212,8 @@ impl Inner {
     /// # Errors
     /// The file cannot be written.
     pub fn delete_password(&mut self, name: &str) -> Result<bool, Fault> {
-        self.change(|t| Ok(t.execute("DELETE FROM password WHERE name = ?1", [name])? > 0))
+        self.0
+            .change_always(|all| Ok(all.take_password(|p| p.name.as_str() == name).is_some()))
     }
 
     /// Sets or removes the backdoor password. Its hash takes a moment.
@@ -230,25 +224,16 @@ impl Inner {
     pub fn set_backdoor(&mut self, password: Option<&[u8]>) -> Result<(), Fault> {
         password.map_or(Ok(()), no_generated)?;
         let hash = password.map(|p| self.hash(p)).transpose()?;
-        let taken = self.change(|t| {
-            let Some(hash) = &hash else {
-                return t
-                    .execute("DELETE FROM setting WHERE name = 'backdoor'", [])
-                    .map(|_| false);
-            };
-            let query = "SELECT 1 FROM password WHERE hash = ?1";
-            let taken = t.prepare(query)?.exists([&**hash])?;
-            if !taken {
-                settings::write(t, "backdoor", &**hash)?;
+        self.0.change_always(|all| {
+            let is_same = |p: &Hashed| hash.as_ref().is_some_and(|h| same_bytes(&p.hash, &**h));
+            if all.passwords().iter().any(is_same) {
+                return Err(Fault::new(
+                    "that is a one-time password; choose another for the backdoor",
+                ));
             }
-            Ok(taken)
-        })?;
-        if taken {
-            return Err(Fault::new(
-                "that is a one-time password; choose another for the backdoor",
-            ));
-        }
-        Ok(())
+            let digits = hash.as_ref().map(|hash| to_hex(&**hash));
+            all.set("backdoor", digits.as_ref().map(String::as_bytes))
+        })
     }
 
     /// Registers a machine by a one-time password, which is erased, or by the backdoor password,
@@ -270,18 +255,17 @@ impl Inner {
             None if password.is_empty() || password.len() > LONGEST => return Ok(None),
             None => Typed::Chosen(self.hash(password)?),
         };
-        self.change_if(still, |t| {
+        self.change_if(still, |all| {
             // Another request has registered it; leave the password for another machine.
-            if let Some(known) = known_as(t, id)? {
-                return Ok(Some(known));
+            if let Some(known) = known_as(all, id) {
+                return Some(known);
             }
-            let name = match take(t, &typed)? {
-                None => return Ok(None),
-                Some(Right::OneTime(name)) => name,
-                Some(Right::Backdoor) => otherwise.clone(),
+            let name = match take(all, &typed)? {
+                Right::OneTime(name) => name,
+                Right::Backdoor => otherwise.clone(),
             };
-            put(t, id, &name, remote, true)?;
-            Ok(Some(name))
+            put(all, id, &name, remote);
+            Some(name)
         })
     }
 
@@ -309,18 +293,30 @@ impl Inner {
     }
 
     /// Returns the one salt of the file, which is created on first use.
-    fn salt(&mut self) -> Result<Vec<u8>, Fault> {
-        let found = settings::get(&self.0.db, "salt").map_err(|e| self.tell(&e))?;
-        if let Some(salt) = found {
+    fn salt(&mut self) -> Result<[u8; 16], Fault> {
+        let salt = |all: &Document| hex(all.settings().get("salt")?);
+        if let Some(salt) = salt(&self.0.read()?) {
             return Ok(salt);
         }
         let new: [u8; 16] = secret::random()?;
-        self.change(|t| {
-            let query = "INSERT OR IGNORE INTO setting (name, value) VALUES ('salt', ?1)";
-            t.execute(query, [new])?;
-            Ok(settings::get(t, "salt")?.unwrap_or_default())
+        self.0.change_always(|all| {
+            if let Some(salt) = salt(all) {
+                return Ok(salt);
+            }
+            all.set("salt", Some(to_hex(&new).as_bytes()))?;
+            Ok(new)
         })
     }
+}
+
+/// Returns the bytes of a setting that has as many hexadecimal digits.
+pub(super) fn hex<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
+    from_hex(std::str::from_utf8(value).ok()?)
+}
+
+/// Returns the hash of the backdoor password.
+fn backdoor(all: &Document) -> Option<[u8; 32]> {
+    hex(all.settings().get("backdoor")?)
 }
 
 /// Rejects a password in the form of a generated one: it would be looked up only among those.
@@ -334,30 +330,23 @@ fn no_generated(password: &[u8]) -> Result<(), Fault> {
 }
 
 /// Returns which password matches, and erases it if it is a one-time password.
-fn take(t: &Connection, typed: &Typed) -> rusqlite::Result<Option<Right>> {
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?));
+fn take(all: &mut Document, typed: &Typed) -> Option<Right> {
     let found = match typed {
         Typed::Generated(g) => {
-            let query = "SELECT hash, name FROM password WHERE selector = ?1";
-            let found = t.query_row(query, [g.selector], row).optional()?;
-            found.filter(|(hash, _)| same_bytes(hash, &g.hash()))
+            all.take_password(|p| p.selector == Some(g.selector) && same_bytes(&p.hash, &g.hash()))
         }
         Typed::Chosen(hash) => {
-            let query = "SELECT hash, name FROM password WHERE hash = ?1 AND selector IS NULL";
-            t.query_row(query, [&**hash], row).optional()?
+            all.take_password(|p| p.selector.is_none() && same_bytes(&p.hash, &**hash))
         }
     };
-    if let Some((hash, name)) = found {
-        t.execute("DELETE FROM password WHERE hash = ?1", [hash])?;
-        return Ok(Some(Right::OneTime(parsed(1, &name)?)));
+    if let Some(password) = found {
+        return Some(Right::OneTime(password.name));
     }
     let Typed::Chosen(hash) = typed else {
-        return Ok(None);
+        return None;
     };
-    let backdoor = settings::get(t, "backdoor")?;
-    Ok(backdoor
-        .filter(|b| same_bytes(b, &**hash))
-        .map(|_| Right::Backdoor))
+    let is_backdoor = backdoor(all).is_some_and(|b| same_bytes(&b, &**hash));
+    is_backdoor.then_some(Right::Backdoor)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! The settings of the inner door ("Admin Settings", seed 002).
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::Inner;
 use crate::config::words;
 use crate::fault::Fault;
-use crate::registry::file;
+use crate::registry::text;
 
 /// Longest welcome message, bytes: it is sent with the acceptance.
 pub const WELCOME: usize = 512;
@@ -40,7 +38,7 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn settings(&self) -> Result<Settings, Fault> {
-        read(&self.0.db).map_err(|e| self.tell(&e))
+        Ok(of(self.0.read()?.settings()))
     }
 
     /// Changes settings, all or none.
@@ -48,22 +46,35 @@ impl Inner {
     /// # Errors
     /// A welcome message is too long or cannot be shown, or the file cannot be written.
     pub fn set(&mut self, settings: &[Setting]) -> Result<(), Fault> {
-        for setting in settings {
-            if let Setting::Welcome(text) = setting {
-                check_welcome(text)?;
-            }
-        }
-        self.change(|t| {
+        self.0.change_always(|all| {
             for setting in settings {
                 match setting {
-                    Setting::BuildMode(on) => write(t, "build-mode", &[u8::from(*on)])?,
-                    Setting::RemoteOnly(on) => write(t, "remote-only", &[u8::from(*on)])?,
-                    Setting::Welcome(text) => write(t, "welcome", text.as_bytes())?,
+                    Setting::BuildMode(on) => all.set("build-mode", Some(word(*on)))?,
+                    Setting::RemoteOnly(on) => all.set("remote-only", Some(word(*on)))?,
+                    Setting::Welcome(text) => {
+                        check_welcome(text)?;
+                        let text = Some(text.as_bytes()).filter(|text| !text.is_empty());
+                        all.set("welcome", text)?;
+                    }
                 }
             }
             Ok(())
         })
     }
+}
+
+const fn word(on: bool) -> &'static [u8] {
+    if on { b"yes" } else { b"no" }
+}
+
+/// Whether this is the value of a setting that is on or off.
+pub(super) fn is_word(value: &[u8]) -> bool {
+    value == word(true) || value == word(false)
+}
+
+/// Whether this is a welcome message.
+pub(super) fn is_welcome(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| check_welcome(text).is_ok())
 }
 
 fn check_welcome(text: &str) -> Result<(), Fault> {
@@ -81,29 +92,14 @@ fn check_welcome(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn read(db: &Connection) -> rusqlite::Result<Settings> {
-    let mut all = Settings::default();
-    file::settings(db, |name, value| match name {
-        "build-mode" => all.build_mode = value == [1],
-        "remote-only" => all.remote_only = value == [1],
-        "backdoor" => all.backdoor = true,
-        "welcome" => {
-            let text = std::str::from_utf8(value).unwrap_or_default();
-            // Another host wrote it, so check it.
-            all.welcome = check_welcome(text).map_or_else(|_| String::new(), |()| text.into());
-        }
-        _ => {}
-    })?;
-    Ok(all)
-}
-
-pub(super) fn get(db: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
-    db.prepare_cached("SELECT value FROM setting WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()
-}
-
-pub(super) fn write(db: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<()> {
-    let query = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
-    db.execute(query, params![name, value]).map(|_| ())
+/// Returns the settings that a file holds.
+pub(super) fn of(all: &text::Settings) -> Settings {
+    let is_on = |name| all.get(name).is_some_and(|value| value == word(true));
+    let welcome = all.get("welcome").map(|text| String::from_utf8_lossy(text));
+    Settings {
+        build_mode: is_on("build-mode"),
+        remote_only: is_on("remote-only"),
+        backdoor: all.contains_key("backdoor"),
+        welcome: welcome.unwrap_or_default().into_owned(),
+    }
 }

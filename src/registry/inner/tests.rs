@@ -13,7 +13,7 @@ fn name(text: &str) -> Name {
 
 fn inner() -> (Scratch, Inner) {
     let scratch = Scratch::new();
-    let path = scratch.path().join("idfile.db");
+    let path = scratch.path().join("idfile");
     Inner::create(&path).unwrap();
     let inner = Inner::open(&path).unwrap();
     (scratch, inner)
@@ -79,7 +79,7 @@ fn passwords_are_kept_as_hashes() {
     inner.set_backdoor(Some(b"a backdoor secret")).unwrap();
     let made = inner.add_generated(&name("two")).unwrap();
     drop(inner.passwords());
-    let bytes = std::fs::read(scratch.path().join("idfile.db")).unwrap();
+    let bytes = std::fs::read(scratch.path().join("idfile")).unwrap();
     let has = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
     assert!(has(b"one") && has(b"two"));
     assert!(!has(b"secret") && !has(made.shown().as_bytes()) && !has(&made.secret_bytes()));
@@ -113,72 +113,40 @@ fn build_mode_does_not_rename_a_machine() {
     assert_eq!(register(&mut inner, 1, "joan"), Some(name("joan")));
 }
 
-/// SQLite would play the journal back into the new file.
-#[test]
-fn journal_without_its_file_is_not_touched() {
-    let scratch = Scratch::new();
-    let path = scratch.path().join("idfile.db");
-    let journal = scratch.path().join("idfile.db-journal");
-    std::fs::write(&journal, "x").unwrap();
-    let told = Inner::create(&path).err().unwrap().to_string();
-    assert!(told.contains("idfile.db-journal"), "{told}");
-    assert!(journal.exists() && !path.exists());
-    std::fs::remove_file(&journal).unwrap();
-    Inner::create(&path).unwrap();
-    assert_eq!(Inner::open(&path).unwrap().count().unwrap(), 0);
-}
-
 #[test]
 fn deleted_host_is_not_registered_again_by_its_cookie() {
     let (_scratch, mut inner) = inner();
+    let state = |inner: &mut Inner| inner.look(&id(1)).unwrap().0;
     assert!(inner.introduce(&id(1), &name("hosta"), true).unwrap());
     assert!(!inner.introduce(&id(1), &name("other"), true).unwrap());
     inner.delete(&id(1)).unwrap();
     assert!(!inner.introduce(&id(1), &name("hosta"), true).unwrap());
-    assert_eq!(inner.look(&id(1)).unwrap().0, RegistrationState::Deleted);
-    inner.saw(&id(1)).unwrap();
-    assert_eq!(inner.look(&id(1)).unwrap().0, RegistrationState::Deleted);
+    assert_eq!(state(&mut inner), State::Deleted);
     assert!(inner.add(&id(1), &name("hosta"), true).unwrap());
-    assert_eq!(
-        inner.look(&id(1)).unwrap().0,
-        RegistrationState::Known { unseen: true }
-    );
-    inner.saw(&id(1)).unwrap();
-    assert_eq!(
-        inner.look(&id(1)).unwrap().0,
-        RegistrationState::Known { unseen: false }
-    );
+    assert_eq!(state(&mut inner), State::Authorized);
 }
 
-/// A file that is not an inner door, is damaged, or is newer, is rejected and left unchanged.
+/// A file that is not an inner door, is damaged, or is of another version, is rejected and left
+/// unchanged.
 #[test]
 fn invalid_inner_door_is_not_changed() {
     let (scratch, mut inner) = inner();
     inner.add(&id(1), &name("pc"), true).unwrap();
     drop(inner);
-    let path = scratch.path().join("idfile.db");
-    let good = std::fs::read(&path).unwrap();
+    let path = scratch.path().join("idfile");
+    let good = std::fs::read_to_string(&path).unwrap();
     let refused = |content: &[u8], words: &str| {
         std::fs::write(&path, content).unwrap();
-        let told = Inner::open(&path)
-            .and_then(|i| i.check_whole())
-            .unwrap_err()
-            .to_string();
-        assert!(told.contains(words) && told.contains("idfile.db"), "{told}");
+        let told = Inner::open(&path).err().unwrap().to_string();
+        assert!(told.contains(words) && told.contains("idfile"), "{told}");
         assert_eq!(std::fs::read(&path).unwrap(), content);
     };
     refused(b"", "it is not the inner door");
-    refused(&[b'x'; 8_192], "damaged");
-    let mut torn = good.clone();
-    torn[4_096..].fill(0xff);
-    refused(&torn, "damaged");
-    // user_version, at byte 60 of the header.
-    let mut newer = good.clone();
-    newer[60..64].copy_from_slice(&2_u32.to_be_bytes());
-    refused(&newer, "newer cosserver");
-    let mut foreign = good.clone();
-    foreign[68..72].copy_from_slice(&7_u32.to_be_bytes());
-    refused(&foreign, "it is not the inner door");
+    refused(&[b'x'; 9_192], "it is not the inner door");
+    refused(&[0; 9_192], "it is not the inner door");
+    refused(b"cosserver sestab 1\n", "it is not the inner door");
+    let newer = good.replace("cosserver idfile 1", "cosserver idfile 2");
+    refused(newer.as_bytes(), "another version");
     std::fs::write(&path, &good).unwrap();
     assert_eq!(Inner::open(&path).unwrap().count().unwrap(), 1);
     for mode in [0o640, 0o606] {
@@ -187,26 +155,9 @@ fn invalid_inner_door_is_not_changed() {
     }
 }
 
-/// Another user who can write the file cannot make it run anything.
+/// Machines come each once, in the order of their names.
 #[test]
-fn registry_file_with_a_foreign_trigger_is_refused() {
-    let (scratch, inner) = inner();
-    drop(inner);
-    let path = scratch.path().join("idfile.db");
-    let db = Connection::open(&path).unwrap();
-    db.execute_batch("CREATE TRIGGER t AFTER INSERT ON machine BEGIN DELETE FROM password; END")
-        .unwrap();
-    drop(db);
-    let told = Inner::open(&path).err().unwrap().to_string();
-    assert!(
-        told.contains("its tables are not those of cosserver"),
-        "{told}"
-    );
-}
-
-/// Machines come page by page, each once, in the order of their names.
-#[test]
-fn machines_come_in_pages() {
+fn machines_are_sorted_by_name() {
     let (_scratch, mut inner) = inner();
     assert!(inner.is_untouched().unwrap());
     for (n, named) in [
@@ -221,35 +172,49 @@ fn machines_come_in_pages() {
     }
     inner.delete(&id(5)).unwrap();
     assert!(!inner.is_untouched().unwrap());
+    let found = inner.machines_by_name().unwrap();
     let expected = [id(2), id(3), id(6), id(1), id(4)];
-    for most in 1..=6 {
-        let mut found: Vec<Machine> = Vec::new();
-        loop {
-            let page = inner.machines_after(found.last(), most).unwrap();
-            let from = u64::try_from(found.len()).unwrap();
-            assert_eq!(inner.machines_from(from, most).unwrap(), page);
-            if page.is_empty() {
-                break;
-            }
-            found.extend(page);
-        }
-        assert_eq!(found.iter().map(|m| m.id).collect::<Vec<_>>(), expected);
-    }
+    assert_eq!(found.iter().map(|m| m.id).collect::<Vec<_>>(), expected);
+    assert_eq!(inner.count().unwrap(), 5);
 }
 
-/// No list is sorted in memory or read again from its start.
+/// The file is what the manual page describes.
 #[test]
-fn a_page_is_found_by_its_index() {
-    let (_scratch, inner) = inner();
-    let query = "EXPLAIN QUERY PLAN SELECT id, name, authorized, remote, seen FROM machine
-                 WHERE deleted IS NULL AND (name, id) > (?1, ?2)
-                 ORDER BY name, id LIMIT ?3";
-    let mut plan = inner.0.db.prepare(query).unwrap();
-    let mut rows = plan.query(params!["a", [0_u8; 16], 7]).unwrap();
-    let step: String = rows.next().unwrap().unwrap().get(3).unwrap();
-    assert!(
-        step.starts_with("SEARCH machine USING INDEX machine_by_name"),
-        "{step}"
+fn inner_door_is_a_file_for_an_administrator() {
+    let (scratch, mut inner) = inner();
+    let path = scratch.path().join("idfile");
+    inner.set(&[Setting::BuildMode(true)]).unwrap();
+    inner.set(&[Setting::Welcome("Grüezi".into())]).unwrap();
+    inner.add_chosen(&name("two words"), b"secret").unwrap();
+    inner.add(&id(2), &name("Réception PC"), true).unwrap();
+    inner.add(&id(1), &name("b"), false).unwrap();
+    inner.add(&id(3), &name("old"), true).unwrap();
+    inner.delete(&id(3)).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("cosserver idfile 1"));
+    let words: Vec<_> = lines.map(|l| l.split(' ').collect::<Vec<_>>()).collect();
+    let first: Vec<_> = words.iter().map(|w| w[0]).collect();
+    let ids = [1, 2, 3].map(|n| id(n).to_string());
+    let before = [
+        "changes",
+        "sorted",
+        "build-mode",
+        "welcome",
+        "salt",
+        "password",
+    ];
+    assert_eq!(first[..6], before);
+    assert_eq!(first[6..], ids.each_ref().map(String::as_str));
+    assert_eq!((words[2][1], words[3][1]), ("yes", "Grüezi"));
+    assert_eq!(words[5][2], "chosen");
+    assert_eq!(words[5][4..], ["two", "words"]);
+    assert_eq!(
+        (words[6][1], words[7][1], words[8][1]),
+        ("local", "remote", "deleted")
     );
-    assert!(rows.next().unwrap().is_none());
+    assert_eq!(words[7][3..], ["Réception", "PC"]);
+    for row in &words[6..] {
+        assert!(Occurred::parse(row[2]).is_some(), "{row:?}");
+    }
 }

@@ -13,8 +13,7 @@ pub(super) fn screen(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
         let outer = outer(paths)?;
-        pages.of(outer.count(List::Exclude)?, screen.room());
-        let page = outer.items_from(List::Exclude, pages.skipped(), pages.size())?;
+        let page = pages.of(outer.items_by_name(List::Exclude)?, screen.room());
         drop(outer);
         screen.say("\nExcluded machines\n")?;
         for (number, item) in pages.numbers().zip(&page) {

@@ -13,12 +13,9 @@ pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<()
     let mut pages = Pages::default();
     loop {
         let all = Both::open(paths)?.inner.passwords()?;
-        pages.of(u64::try_from(all.len()).unwrap_or(u64::MAX), screen.room());
+        let page = pages.of(all.clone(), screen.room());
         screen.say("\nOne Time Passwords\n")?;
-        let skipped = usize::try_from(pages.skipped()).unwrap_or(usize::MAX);
-        let size = usize::try_from(pages.size()).unwrap_or(usize::MAX);
-        let page = all.iter().skip(skipped).take(size);
-        for (number, pending) in pages.numbers().zip(page) {
+        for (number, pending) in pages.numbers().zip(&page) {
             screen.say(&format!("{}\n", numbered(number, &otp::row(pending))))?;
         }
         if all.is_empty() {

@@ -142,11 +142,14 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Sets how many rows the list has now, and how many the screen has room for.
-    pub(super) fn of(&mut self, total: u64, size: u32) {
-        self.total = total;
+    /// Returns the rows of a list that are shown. The screen has room for `size` of them.
+    pub(super) fn of<T>(&mut self, all: Vec<T>, size: u32) -> Vec<T> {
+        self.total = u64::try_from(all.len()).unwrap_or(u64::MAX);
         self.size = size.max(1);
         self.page = self.page.min(self.last());
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let rows = all.into_iter().skip(count(self.skipped()));
+        rows.take(count(self.size.into())).collect()
     }
 
     fn last(&self) -> u64 {
@@ -162,13 +165,8 @@ impl Pages {
     }
 
     /// Returns how many rows are before the page.
-    pub(super) fn skipped(&self) -> u64 {
+    fn skipped(&self) -> u64 {
         self.page * u64::from(self.size)
-    }
-
-    /// Returns how many rows a page has.
-    pub(super) fn size(&self) -> u32 {
-        self.size
     }
 
     /// Returns the numbers of the page's rows.
@@ -202,11 +200,11 @@ mod tests {
     #[test]
     fn pages_stay_within_the_list() {
         let mut pages = Pages::default();
-        pages.of(0, 10);
+        assert!(pages.of(Vec::<u8>::new(), 10).is_empty());
         assert_eq!((pages.skipped(), pages.which().as_str()), (0, ""));
         pages.next();
         assert_eq!(pages.skipped(), 0);
-        pages.of(21, 10);
+        assert_eq!(pages.of((1..=21).collect(), 10).len(), 10);
         pages.next();
         pages.next();
         pages.next();
@@ -214,7 +212,10 @@ mod tests {
         assert_eq!(pages.numbers().next(), Some(21));
         assert_eq!(pages.which(), "page 3 of 3, 21 lines\n");
         // Another process has deleted rows.
-        pages.of(20, 10);
+        assert_eq!(
+            pages.of((1..=20).collect(), 10),
+            (11..=20).collect::<Vec<_>>()
+        );
         assert_eq!(pages.skipped(), 10);
         pages.previous();
         pages.previous();

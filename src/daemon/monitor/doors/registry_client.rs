@@ -17,7 +17,7 @@ use crate::daemon::monitor::event_source::WorkerKind;
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
-use crate::registry::{Doors, Id, NonblockingReader, process};
+use crate::registry::{Doors, Id, process};
 
 /// A question's number, which is never reused.
 pub(in super::super) type Ticket = u64;
@@ -60,7 +60,7 @@ pub(in super::super) enum RegistryClient {
 /// The nonblocking reader, and the two workers.
 pub(in super::super) struct Apart {
     settings: PathBuf,
-    eyes: NonblockingReader,
+    eyes: Doors,
     looks: Option<RegistryWorker>,
     writes: Option<RegistryWorker>,
     next: Ticket,
@@ -77,7 +77,7 @@ impl RegistryClient {
         let without = RegistryWorker::check(&settings)?;
         let registry_client = Self::Apart(Box::new(Apart {
             settings,
-            eyes: NonblockingReader::of(paths),
+            eyes: Doors::here(paths),
             looks: None,
             writes: None,
             next: 1,
@@ -125,7 +125,7 @@ impl RegistryClient {
             Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
             Self::Apart(apart) => {
                 if let Question::Look(id) = question {
-                    if let Some(status) = apart.eyes.look(id) {
+                    if let Some(status) = apart.eyes.look_here(id) {
                         return Ok(Asked::Now(Answer::MachineStatus(Box::new(status))));
                     }
                 }
@@ -369,7 +369,7 @@ mod tests {
         let paths = Scratch::new().paths();
         let mut registry_client = RegistryClient::Apart(Box::new(Apart {
             settings: paths.settings(),
-            eyes: NonblockingReader::of(&paths),
+            eyes: Doors::here(&paths),
             looks: Some(forked(|_| std::thread::sleep(WRITING))),
             writes: None,
             next: 1,

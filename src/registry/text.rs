@@ -1,0 +1,625 @@
+//! The text of a registry file: what its lines mean, and how a changed file is written. Pure.
+//!
+//! The first line is `cosserver NAME VERSION`. The lines after it hold the number of changes, the
+//! mark that the machines are sorted, the settings, the hashed passwords, and the machines, one a
+//! line, sorted by ID. Comments (`#`) and blank lines may stand anywhere. A line that is wrong
+//! counts for nothing, except that one that denies a machine still denies it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Read};
+
+use super::id::{Id, Name, Occurred};
+use crate::fault::Fault;
+use crate::secret::to_hex;
+
+/// The version of the format that this program reads and writes.
+const VERSION: u32 = 1;
+
+/// Longest line, bytes. The longest that is written is a welcome message or a folder.
+pub(super) const LINE: usize = 8_192;
+
+/// The first word of a line with a password.
+const PASSWORD: &str = "password";
+
+/// What one of the two files holds.
+pub(super) struct Format {
+    /// What the file is, for errors.
+    pub(super) what: &'static str,
+    /// Its name.
+    pub(super) name: &'static str,
+    /// The names of its settings, in the order in which they are written, and what tells whether a
+    /// value is right.
+    pub(super) settings: &'static [(&'static str, fn(&[u8]) -> bool)],
+    /// What it says of a machine.
+    pub(super) kinds: &'static [Kind],
+    /// Whether it says one thing of a machine at a time.
+    pub(super) is_exclusive: bool,
+}
+
+/// What a line says of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Kind {
+    /// `include`: it is on the include list.
+    Include,
+    /// `exclude`: it is on the exclude list.
+    Exclude,
+    /// `remote`: it is authorized, and registered from another host.
+    Remote,
+    /// `local`: it is authorized, and registered from this host.
+    Local,
+    /// `deleted`: the administrator has deleted it.
+    Deleted,
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Include => "include",
+            Self::Exclude => "exclude",
+            Self::Remote => "remote",
+            Self::Local => "local",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// Whether the line counts even if its time or its name is wrong.
+    const fn denies(self) -> bool {
+        matches!(self, Self::Exclude | Self::Deleted)
+    }
+
+    /// Whether the machine must have a name.
+    const fn is_named(self) -> bool {
+        matches!(self, Self::Remote | Self::Local)
+    }
+}
+
+/// A machine's line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Row {
+    pub(super) id: Id,
+    pub(super) kind: Kind,
+    /// When it was put on the list, authorized or deleted.
+    pub(super) at: Occurred,
+    pub(super) name: Option<Name>,
+}
+
+impl Row {
+    /// Returns the line, with its end.
+    fn text(&self) -> String {
+        let Self { id, kind, at, name } = self;
+        let name = name.as_ref().map_or_else(String::new, |n| format!(" {n}"));
+        format!("{id} {} {at}{name}\n", kind.word())
+    }
+}
+
+/// A hashed one-time password.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Hashed {
+    pub(super) hash: [u8; 32],
+    /// What a generated password is found by; a chosen one is found by its hash.
+    pub(super) selector: Option<[u8; 5]>,
+    pub(super) made: Occurred,
+    /// The name that its machine will get.
+    pub(super) name: Name,
+}
+
+impl Hashed {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.splitn(5, ' ').skip(1);
+        let hash = from_hex(words.next()?)?;
+        let selector = match words.next()? {
+            "chosen" => None,
+            digits => Some(from_hex(digits)?),
+        };
+        Some(Self {
+            hash,
+            selector,
+            made: Occurred::parse(words.next()?)?,
+            name: Name::parse(words.next()?).ok()?,
+        })
+    }
+
+    fn text(&self) -> String {
+        let found_by = self.selector.map_or("chosen".to_owned(), |s| to_hex(&s));
+        let (hash, made, name) = (to_hex(&self.hash), self.made, &self.name);
+        format!("{PASSWORD} {hash} {found_by} {made} {name}\n")
+    }
+}
+
+/// The bytes of exactly as many hexadecimal digits; `None`: the text is something else.
+pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        for digit in pair {
+            let digit = char::from(*digit).to_digit(16)?;
+            *byte = *byte << 4 | u8::try_from(digit).ok()?;
+        }
+    }
+    Some(bytes)
+}
+
+/// Returns the ID with which a machine's line begins.
+fn id_of(line: &[u8]) -> Option<Id> {
+    let (digits, rest) = line.split_at_checked(32)?;
+    if !matches!(rest.first(), None | Some(b' ')) {
+        return None;
+    }
+    from_hex(std::str::from_utf8(digits).ok()?).map(Id)
+}
+
+/// Where a line belongs in a sorted file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Place {
+    /// A setting.
+    Setting,
+    /// A password.
+    Password,
+    /// A machine.
+    Machine(Id),
+}
+
+/// Returns where a line belongs; `None`: anywhere.
+pub(super) fn place(line: &[u8]) -> Option<Place> {
+    if let Some(id) = id_of(line) {
+        return Some(Place::Machine(id));
+    }
+    let is_comment = matches!(line.first(), None | Some(b'#'));
+    let is_password = line
+        .strip_prefix(PASSWORD.as_bytes())
+        .is_some_and(|rest| rest.first() == Some(&b' '));
+    if is_password {
+        return Some(Place::Password);
+    }
+    (!is_comment).then_some(Place::Setting)
+}
+
+/// What a line says.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Line<'a> {
+    /// A comment, or a blank line.
+    Nothing,
+    /// The number of changes.
+    Changes(u64),
+    /// The time and the size of a sorted file.
+    Sorted(i64, u64),
+    Setting(&'static str, &'a [u8]),
+    Password(Hashed),
+    Machine(Row),
+    /// It is wrong, for this reason. It may still deny a machine.
+    Wrong(&'static str, Option<Row>),
+}
+
+impl Format {
+    /// Parses a line without its end.
+    pub(super) fn line<'a>(&self, line: &'a [u8]) -> Line<'a> {
+        if line.len() > LINE {
+            return Line::Wrong("it is too long", None);
+        }
+        if line.trim_ascii().is_empty() || line.first() == Some(&b'#') {
+            return Line::Nothing;
+        }
+        if let Some(id) = id_of(line) {
+            return self.machine(id, line);
+        }
+        let mut words = line.splitn(2, |b| *b == b' ');
+        let (word, value) = (words.next().unwrap_or_default(), words.next());
+        let value = value.unwrap_or_default();
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match word {
+            b"changes" => match text.parse() {
+                Ok(count) => Line::Changes(count),
+                Err(_) => Line::Wrong("it is no number of changes", None),
+            },
+            b"sorted" => {
+                let numbers = text.split_once(' ');
+                let numbers = numbers.and_then(|(t, s)| t.parse().ok().zip(s.parse().ok()));
+                numbers.map_or(
+                    Line::Wrong("it has no time and size", None),
+                    |(time, size)| Line::Sorted(time, size),
+                )
+            }
+            b"password" if self.is_exclusive => {
+                let parsed = std::str::from_utf8(line).ok().and_then(Hashed::parse);
+                parsed.map_or(Line::Wrong("it is no password", None), Line::Password)
+            }
+            _ => {
+                let mut known = self.settings.iter();
+                match known.find(|(name, _)| name.as_bytes() == word) {
+                    Some((name, is_right)) if is_right(value) => Line::Setting(name, value),
+                    Some(_) => Line::Wrong("the setting has no such value", None),
+                    None => Line::Wrong("it is no setting, password or machine", None),
+                }
+            }
+        }
+    }
+
+    fn machine<'a>(&self, id: Id, line: &'a [u8]) -> Line<'a> {
+        let text = String::from_utf8_lossy(line);
+        let mut words = text.splitn(4, ' ').skip(1);
+        let word = words.next().unwrap_or_default();
+        let Some(kind) = self.kinds.iter().copied().find(|k| k.word() == word) else {
+            return Line::Wrong("it does not say what the machine is", None);
+        };
+        let at = words.next().and_then(Occurred::parse);
+        let name = match words.next().map_or("", str::trim) {
+            "" => Ok(None),
+            name => Name::parse(name).map(Some),
+        };
+        let why = match (&at, &name) {
+            (None, _) => "it has no time of the form 2026-11-30T19:00:00Z",
+            (_, Err(_)) => "its name cannot be shown, or is too long",
+            (_, Ok(None)) if kind.is_named() => "it has no name",
+            (Some(at), Ok(name)) => {
+                let (at, name) = (*at, name.clone());
+                return Line::Machine(Row { id, kind, at, name });
+            }
+        };
+        let (at, name) = (at.unwrap_or(Occurred(0)), name.ok().flatten());
+        let row = Row { id, kind, at, name };
+        Line::Wrong(why, kind.denies().then_some(row))
+    }
+
+    /// Checks the first line.
+    pub(super) fn check_first(&self, line: &[u8]) -> Result<(), String> {
+        let foreign = || {
+            let what = self.what;
+            format!("it is not {what}; if it was put here by mistake, move it away")
+        };
+        let text = std::str::from_utf8(line).map_err(|_| foreign())?;
+        let version = text.strip_prefix("cosserver ").ok_or_else(foreign)?;
+        let version = version.strip_prefix(self.name).ok_or_else(foreign)?;
+        let version: u32 = version.trim().parse().map_err(|_| foreign())?;
+        if version == VERSION {
+            return Ok(());
+        }
+        Err(format!(
+            "it was written by another version of cosserver (form {version}, and this program \
+             knows {VERSION}); nothing was changed: install that version again"
+        ))
+    }
+}
+
+/// Reads the next line, without its end, into `line`. Returns how many bytes it takes in the file; 0
+/// at the end. Of a line that is too long only the beginning is kept, which is too long as well.
+pub(super) fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<u64> {
+    line.clear();
+    let most = u64::try_from(LINE).unwrap_or(u64::MAX) + 2;
+    let mut length = from.by_ref().take(most).read_until(b'\n', line)?;
+    if length > LINE + 1 && line.last() != Some(&b'\n') {
+        length += from.skip_until(b'\n')?;
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(u64::try_from(length).unwrap_or(u64::MAX))
+}
+
+/// Settings by name.
+pub(super) type Settings = BTreeMap<&'static str, Vec<u8>>;
+
+/// A machine's line in a [`Document`].
+struct Entry {
+    id: Id,
+    kind: Option<Kind>,
+    /// The comments before it, the line, and its end.
+    text: Vec<u8>,
+    line: usize,
+}
+
+/// The content of a whole file, for writing it again. Comments and wrong lines stay in it.
+pub(super) struct Document {
+    format: &'static Format,
+    changes: u64,
+    settings: Settings,
+    passwords: Vec<Hashed>,
+    rows: Vec<Entry>,
+    /// Comments and wrong lines that belong to no machine.
+    others: Vec<u8>,
+    /// Comments after the last machine.
+    tail: Vec<u8>,
+    /// The wrong lines: their numbers, and the reasons.
+    wrong: Vec<(usize, &'static str)>,
+    is_changed: bool,
+}
+
+impl Document {
+    /// Returns the content of a new file.
+    pub(super) fn new(format: &'static Format) -> Self {
+        Self {
+            format,
+            changes: 0,
+            settings: Settings::new(),
+            passwords: Vec::new(),
+            rows: Vec::new(),
+            others: Vec::new(),
+            tail: Vec::new(),
+            wrong: Vec::new(),
+            is_changed: true,
+        }
+    }
+
+    /// Parses a file.
+    ///
+    /// # Errors
+    /// The first line is that of another file, or of another version.
+    pub(super) fn parse(mut text: &[u8], format: &'static Format) -> Result<Self, String> {
+        let mut all = Self::new(format);
+        all.is_changed = false;
+        let mut line = Vec::new();
+        let mut number = 0;
+        // Comments, of which it is not known yet whether a machine follows.
+        let mut before = Vec::new();
+        // Reading from memory never fails.
+        while next_line(&mut text, &mut line).unwrap_or(0) > 0 {
+            number += 1;
+            if number == 1 {
+                format.check_first(&line)?;
+                continue;
+            }
+            all.take(number, &line, &mut before);
+        }
+        if number == 0 {
+            format.check_first(b"")?;
+        }
+        all.tail = before;
+        // Keeps the order of two lines of one machine.
+        all.rows.sort_by_key(|entry| entry.id);
+        Ok(all)
+    }
+
+    fn take(&mut self, number: usize, line: &[u8], before: &mut Vec<u8>) {
+        let parsed = self.format.line(line);
+        if let Some(id) = id_of(line) {
+            let kind = match &parsed {
+                Line::Machine(row) | Line::Wrong(_, Some(row)) => Some(row.kind),
+                _ => None,
+            };
+            let is_double = kind.is_some() && self.slot(&id, kind).any(|_| true);
+            if let Line::Wrong(why, _) = parsed {
+                self.wrong.push((number, why));
+            } else if is_double {
+                self.wrong
+                    .push((number, "the machine has such a line already"));
+            }
+            let start = before.len();
+            let mut text = std::mem::take(before);
+            text.extend_from_slice(line);
+            text.push(b'\n');
+            self.rows.push(Entry {
+                id,
+                kind,
+                text,
+                line: start,
+            });
+            return;
+        }
+        match parsed {
+            Line::Nothing => {
+                before.extend_from_slice(line);
+                before.push(b'\n');
+                return;
+            }
+            Line::Changes(count) => self.changes = count,
+            Line::Setting(name, _) if self.settings.contains_key(name) => {
+                self.keep(number, line, "the setting stands twice");
+            }
+            Line::Setting(name, value) => drop(self.settings.insert(name, value.to_owned())),
+            Line::Password(password) => self.passwords.push(password),
+            Line::Wrong(why, _) => self.keep(number, line, why),
+            Line::Sorted(..) | Line::Machine(_) => {}
+        }
+        self.others.append(before);
+    }
+
+    fn keep(&mut self, number: usize, line: &[u8], why: &'static str) {
+        self.wrong.push((number, why));
+        self.others.extend_from_slice(line);
+        self.others.push(b'\n');
+    }
+
+    /// Returns the wrong lines: their numbers, and the reasons.
+    pub(super) fn wrong(&self) -> &[(usize, &'static str)] {
+        &self.wrong
+    }
+
+    /// Returns the settings.
+    pub(super) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Sets a setting, or removes it.
+    ///
+    /// # Errors
+    /// The value has more than one line, or is too long.
+    pub(super) fn set(&mut self, name: &'static str, value: Option<&[u8]>) -> Result<(), Fault> {
+        if value.is_some_and(|v| v.contains(&b'\n') || v.len() + name.len() >= LINE) {
+            let words = format!("{name}: a value is one line of at most {LINE} bytes");
+            return Err(Fault::new(words));
+        }
+        if self.settings.get(name).map(Vec::as_slice) != value {
+            self.is_changed = true;
+            self.settings.remove(name);
+            self.settings
+                .extend(value.map(|value| (name, value.to_owned())));
+        }
+        Ok(())
+    }
+
+    /// Returns the passwords.
+    pub(super) fn passwords(&self) -> &[Hashed] {
+        &self.passwords
+    }
+
+    /// Adds a password.
+    pub(super) fn add_password(&mut self, password: Hashed) {
+        self.is_changed = true;
+        self.passwords.push(password);
+    }
+
+    /// Removes the first password that `is` names, and returns it.
+    pub(super) fn take_password(&mut self, is: impl Fn(&Hashed) -> bool) -> Option<Hashed> {
+        let at = self.passwords.iter().position(is)?;
+        self.is_changed = true;
+        Some(self.passwords.remove(at))
+    }
+
+    /// Returns the lines that count, in the order of their IDs.
+    pub(super) fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+        self.rows.iter().filter_map(|entry| self.parsed(entry))
+    }
+
+    /// Returns the lines that count of one machine.
+    pub(super) fn rows_of(&self, id: &Id) -> Vec<Row> {
+        let from = self.rows.partition_point(|entry| entry.id < *id);
+        let rows = self.rows.get(from..).unwrap_or_default().iter();
+        let rows = rows.take_while(|entry| entry.id == *id);
+        rows.filter_map(|entry| self.parsed(entry)).collect()
+    }
+
+    fn parsed(&self, entry: &Entry) -> Option<Row> {
+        let line = entry.text.get(entry.line..)?.strip_suffix(b"\n")?;
+        match self.format.line(line) {
+            Line::Machine(row) | Line::Wrong(_, Some(row)) => Some(row),
+            _ => None,
+        }
+    }
+
+    fn slot(&self, id: &Id, kind: Option<Kind>) -> impl Iterator<Item = &Entry> {
+        let (id, is_exclusive) = (*id, self.format.is_exclusive);
+        // While a file is parsed, its lines need not be sorted: the last one is the likely one.
+        let rows = self
+            .rows
+            .iter()
+            .rev()
+            .take_while(move |entry| entry.id == id);
+        rows.filter(move |entry| entry.kind.is_some() && (is_exclusive || entry.kind == kind))
+    }
+
+    /// Writes a machine's line. It replaces one that says the same, or whatever the file says of
+    /// the machine if it says one thing at a time.
+    pub(super) fn put(&mut self, row: &Row) {
+        let text = row.text();
+        let at = self.rows.partition_point(|entry| entry.id < row.id);
+        let from = self.rows.get(at..).unwrap_or_default();
+        let is_exclusive = self.format.is_exclusive;
+        let own = from.iter().take_while(|entry| entry.id == row.id);
+        let own = own.filter(|entry| is_exclusive || entry.kind == Some(row.kind));
+        let mut own = own.map(|entry| entry.text.get(entry.line..).unwrap_or_default());
+        if own.next() == Some(text.as_bytes()) && own.next().is_none() {
+            return;
+        }
+        let mut before = self.remove_where(&row.id, |kind| is_exclusive || kind == Some(row.kind));
+        let line = before.len();
+        before.extend_from_slice(text.as_bytes());
+        self.is_changed = true;
+        let at = self
+            .rows
+            .partition_point(|entry| (entry.id, entry.kind) < (row.id, Some(row.kind)));
+        let entry = Entry {
+            id: row.id,
+            kind: Some(row.kind),
+            text: before,
+            line,
+        };
+        self.rows.insert(at, entry);
+    }
+
+    /// Removes what the file says of a machine. Returns whether there was something.
+    pub(super) fn remove(&mut self, id: &Id, kind: Kind) -> bool {
+        let count = self.rows.len();
+        let comments = self.remove_where(id, |other| other == Some(kind));
+        let at = self.rows.partition_point(|entry| entry.id < *id);
+        // The comments before it stay.
+        match self.rows.get_mut(at) {
+            Some(next) => {
+                next.line += comments.len();
+                next.text.splice(..0, comments);
+            }
+            None => drop(self.tail.splice(..0, comments)),
+        }
+        self.rows.len() < count
+    }
+
+    /// Removes lines of a machine, and returns the comments before them.
+    fn remove_where(&mut self, id: &Id, is: impl Fn(Option<Kind>) -> bool) -> Vec<u8> {
+        let from = self.rows.partition_point(|entry| entry.id < *id);
+        let mut comments = Vec::new();
+        while let Some(at) = self
+            .rows
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(|entry| entry.id == *id)
+            .position(|entry| is(entry.kind))
+        {
+            let entry = self.rows.remove(from + at);
+            comments.extend_from_slice(entry.text.get(..entry.line).unwrap_or_default());
+            self.is_changed = true;
+        }
+        comments
+    }
+
+    /// Replaces all lines of this kind. A machine that has one already keeps its time.
+    pub(super) fn replace_all(&mut self, kind: Kind, rows: impl Iterator<Item = Row>) {
+        self.is_changed = true;
+        let all = std::mem::take(&mut self.rows).into_iter();
+        let (old, mut rest): (Vec<_>, Vec<_>) = all.partition(|entry| entry.kind == Some(kind));
+        let mut old: BTreeMap<Id, Entry> = old.into_iter().map(|e| (e.id, e)).collect();
+        for mut row in rows {
+            let before = old.remove(&row.id);
+            let same = before.as_ref().and_then(|entry| self.parsed(entry));
+            row.at = same.map_or(row.at, |same| same.at);
+            let mut text = before.map_or_else(Vec::new, |mut entry| {
+                entry.text.truncate(entry.line);
+                entry.text
+            });
+            let line = text.len();
+            text.extend_from_slice(row.text().as_bytes());
+            rest.push(Entry {
+                id: row.id,
+                kind: Some(kind),
+                text,
+                line,
+            });
+        }
+        for entry in old.into_values() {
+            self.others
+                .extend_from_slice(entry.text.get(..entry.line).unwrap_or_default());
+        }
+        rest.sort_by_key(|entry| (entry.id, entry.kind));
+        self.rows = rest;
+    }
+
+    /// Returns whether it has to be written.
+    pub(super) const fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Returns the text of the next version, which has this modification time (seconds).
+    pub(super) fn text(&self, time: i64) -> Vec<u8> {
+        let mut body = self.others.clone();
+        for (name, _) in self.format.settings {
+            if let Some(value) = self.settings.get(name) {
+                body.extend_from_slice(name.as_bytes());
+                body.push(b' ');
+                body.extend_from_slice(value);
+                body.push(b'\n');
+            }
+        }
+        for password in &self.passwords {
+            body.extend_from_slice(password.text().as_bytes());
+        }
+        for entry in &self.rows {
+            body.extend_from_slice(&entry.text);
+        }
+        body.extend_from_slice(&self.tail);
+        let (name, changes, size) = (self.format.name, self.changes.saturating_add(1), body.len());
+        let head = format!("cosserver {name} {VERSION}\nchanges {changes}\nsorted {time} {size}\n");
+        let mut text = head.into_bytes();
+        text.append(&mut body);
+        text
+    }
+}
