@@ -174,17 +174,14 @@ fn lost_state_denies_until_it_is_back() {
     fs::rename(&state, &away).unwrap();
     let d = Daemon::start_in(folder, &[]);
     let line = d.log.wait("degraded why=");
-    assert!(
-        line.contains("sestab.db") && line.contains("gone"),
-        "{line}"
-    );
+    assert!(line.contains("sestab") && line.contains("gone"), "{line}");
     d.says(255, &["true"]);
     let line = d.log.wait("denied ");
     assert!(
         line.contains("cause=registry") && line.contains("gone"),
         "{line}"
     );
-    assert!(!state.join("sestab.db").exists(), "it was made anew");
+    assert!(!state.join("sestab").exists(), "it was made anew");
     let checked = cosadm(&server, &["check"]);
     assert_eq!(checked.status.code(), Some(1));
     assert!(
@@ -205,7 +202,7 @@ fn lost_state_denies_until_it_is_back() {
     ];
     let invited = cosadm(&server, &words);
     assert_eq!(invited.status.code(), Some(1), "{invited:?}");
-    assert!(!state.join("sestab.db").exists(), "{invited:?}");
+    assert!(!state.join("sestab").exists(), "{invited:?}");
     fs::rename(&copy, &key).unwrap();
     // The disk is mounted again: the daemon continues as before.
     fs::remove_dir_all(&state).unwrap();
@@ -223,7 +220,7 @@ fn under_inetd_lost_state_denies() {
     let d = Daemon::inetd_in(folder, &[]);
     d.says(255, &["true"]);
     assert!(
-        !d.server().join("state/sestab.db").exists(),
+        !d.server().join("state/sestab").exists(),
         "it was made anew"
     );
 }
@@ -236,7 +233,7 @@ fn an_older_installation_gets_its_note_at_the_next_start() {
     fs::remove_file(&note).unwrap();
     let d = Daemon::start_in(folder, &[]);
     let text = fs::read_to_string(&note).unwrap();
-    for file in ["sestab.db", "idfile.db"] {
+    for file in ["sestab", "idfile"] {
         assert!(text.contains(file), "{text}");
     }
     assert!(text.contains("state/machines 1\n"), "{text}");
@@ -271,7 +268,7 @@ fn older_backup_is_reported_at_start_and_by_check() {
     let checked = cosadm(&server, &["check"]);
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
     let line = checked.lines().find(|l| l.contains("older copy")).unwrap();
-    let file = format!("{}: an older copy", state.join("sestab.db").display());
+    let file = format!("{}: an older copy", state.join("sestab").display());
     assert!(line.contains(&file) && !line.contains("registry"), "{line}");
     // The administrator accepts it as it is.
     assert!(cosadm(&server, &["init"]).status.success());

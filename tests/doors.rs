@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::door::{is_deleted, writing};
 use cosserver::config::paths::Paths;
 use cosserver::protocol::answer::Answer;
 use cosserver::protocol::noise::Initiator;
@@ -19,7 +20,7 @@ use cosserver::protocol::record::{self, Kind};
 use cosserver::protocol::request::{Command as Words, Gui, Request, Service};
 use cosserver::protocol::seal::{Opener, Sealer};
 use cosserver::registry::inner::Setting;
-use cosserver::registry::{Doors, Id, Inner, Level, List, Name, Outer, RegistrationState};
+use cosserver::registry::{Doors, Id, Inner, Level, List, Name, Occurred, Outer, Seen};
 use cosserver::secret::KeyPair;
 use daemon::hostile::{Caller, RawConnection, nonce, shake, timed, vouch};
 use daemon::{COSSERVER, Daemon, Folder, until};
@@ -45,8 +46,9 @@ impl Manager {
 
     fn close(&mut self) {
         let Self { outer, inner } = self;
-        let closed = outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)));
-        closed.unwrap();
+        let machines = inner.machines().unwrap().into_iter();
+        let machines = machines.map(|m| (m.id, m.name)).collect();
+        outer.close(machines).unwrap();
     }
 }
 
@@ -507,8 +509,7 @@ fn outer_door_closed_while_a_registration_waits_denies_it() {
     for machine in [&closed, &excluded] {
         m.outer.set_level(Level::Open).unwrap();
         let (_, mut talk) = machine.is_asked();
-        let writer = rusqlite::Connection::open(m.inner.file()).unwrap();
-        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let writer = writing(m.inner.file());
         talk.sends("secret");
         let processes = || daemon::of_role(d.pid(), "door");
         until("it registers", || processes() == 1);
@@ -517,7 +518,7 @@ fn outer_door_closed_while_a_registration_waits_denies_it() {
         } else {
             m.outer.put(List::Exclude, &machine.id(), "").unwrap();
         }
-        writer.execute_batch("ROLLBACK").unwrap();
+        drop(writer);
         must_be(&d, &talk.stranger.denied(), "activation");
         assert!(m.inner.machine(&machine.id()).unwrap().is_none());
         assert_eq!(m.inner.passwords().unwrap().len(), 1);
@@ -642,26 +643,31 @@ fn allowed_machine_is_recorded_as_seen() {
     m.outer.set_level(Level::Open).unwrap();
     let machine = Machine::new(&d);
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
-    let seen = |m: &Manager| m.inner.machine(&machine.id()).unwrap().unwrap().seen;
-    assert_eq!(seen(&m), None);
+    let records = Seen::of(&Paths::of_dir(&d.server()));
+    let seen = || records.get(&machine.id());
+    assert_eq!(seen(), None);
     assert!(machine.is_allowed());
-    until("it was seen", || seen(&m).is_some());
-    let path = m.inner.file().to_owned();
-    let set = |m: &Manager, ago: u64| {
-        let db = rusqlite::Connection::open(&path).unwrap();
-        let query = format!("UPDATE machine SET seen = unixepoch() - {ago}");
-        assert!(db.execute(&query, []).unwrap() > 0);
-        seen(m)
+    until("it was seen", || seen().is_some());
+    let path = d.server().join("state/seen");
+    let set = |ago: i64| {
+        let text = fs::read_to_string(&path).unwrap();
+        let then = Occurred(Occurred::now().0 - ago);
+        let was = format!("{} {}", machine.id(), seen().unwrap());
+        assert!(text.contains(&was), "{text}");
+        let is = format!("{} {then}", machine.id());
+        fs::write(&path, text.replace(&was, &is)).unwrap();
+        assert_eq!(seen(), Some(then));
+        seen()
     };
-    let before = set(&m, 3_000);
+    let before = set(3_000);
     assert!(machine.is_allowed());
     // After this, no earlier write is still pending.
     m.inner.set(&[Setting::BuildMode(true)]).unwrap();
     assert_eq!(Machine::new(&d).is_asked().1.answers("new"), Ok(vec![]));
-    assert_eq!(seen(&m), before);
-    let before = set(&m, 4_000);
+    assert_eq!(seen(), before);
+    let before = set(4_000);
     assert!(machine.is_allowed());
-    until("it was seen again", || seen(&m) > before);
+    until("it was seen again", || seen() > before);
 }
 
 /// A client that guesses and hangs up is not faster than one that waits for its denial.
@@ -755,7 +761,8 @@ fn registry_checks_the_machine_of_the_vouching_host() {
     until("the host is on the list", || {
         m.inner.machine(&host).unwrap().is_some()
     });
-    assert_eq!(m.inner.look(&own).unwrap().0, RegistrationState::Never);
+    assert!(m.inner.machine(&own).unwrap().is_none());
+    assert!(!is_deleted(&m.inner, &own));
     for id in [host, own] {
         m.outer.put(List::Exclude, &id, "").unwrap();
         must_be(
@@ -859,7 +866,14 @@ fn registry_worker_can_open_only_its_own_files() {
     let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
     for path in open {
         let text = path.display().to_string();
-        let ours = ["/sestab.db", "/idfile.db", "/dev/null", "socket:", "pipe:"];
+        let ours = [
+            "/sestab",
+            "/idfile",
+            "/seen",
+            "/dev/null",
+            "socket:",
+            "pipe:",
+        ];
         assert!(ours.iter().any(|part| text.contains(part)), "{text}");
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -897,33 +911,18 @@ fn hanging_registry_worker_times_out_and_denies() {
     assert!(Machine::new(&d).is_allowed());
 }
 
-/// The registry worker that is started for it waits for the outer door once, and reports which file
-/// is locked; the next connection after the lock is released is allowed.
-#[test]
-fn locked_outer_door_is_reported_with_its_file() {
-    let (d, _m) = start();
-    d.says(0, &["true"]);
-    let locked = rusqlite::Connection::open(d.server().join("state/sestab.db")).unwrap();
-    locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let line = Machine::new(&d).is_refused(&d, "registry");
-    assert!(line.contains("sestab.db"), "{line}");
-    assert!(line.contains("has been writing it"), "{line}");
-    locked.execute_batch("ROLLBACK").unwrap();
-    d.says(0, &["true"]);
-}
-
 #[test]
 fn registry_file_damaged_at_run_time_denies_and_is_named_in_the_log() {
     let (d, m) = start();
     d.says(0, &["true"]);
     drop(m);
-    let path = d.server().join("state/idfile.db");
+    let path = d.server().join("state/idfile");
     let good = fs::read(&path).unwrap();
-    for bad in [vec![b'x'; 8_192], Vec::new()] {
+    for bad in [vec![b'x'; 9_000], Vec::new()] {
         fs::write(&path, bad).unwrap();
         d.says(255, &["true"]);
         let line = d.log.wait("cause=registry");
-        assert!(line.contains("idfile.db"), "{line}");
+        assert!(line.contains("idfile"), "{line}");
     }
     fs::write(&path, &good).unwrap();
     d.says(0, &["true"]);
@@ -950,10 +949,7 @@ fn inner_door_can_be_moved_under_a_running_daemon() {
     inner.set(&[Setting::BuildMode(true)]).unwrap();
     let newcomer = Machine::new(&d);
     assert_eq!(newcomer.is_asked().1.answers("new"), Ok(vec![]));
-    assert!(matches!(
-        inner.look(&newcomer.id()).unwrap().0,
-        RegistrationState::Known { .. }
-    ));
+    assert!(inner.machine(&newcomer.id()).unwrap().is_some());
     // Gone with its directory: every machine is denied, and nothing is created there.
     drop(inner);
     fs::rename(&shared, d.folder.path("away")).unwrap();
@@ -968,43 +964,30 @@ fn inner_door_can_be_moved_under_a_running_daemon() {
     assert!(machine.is_allowed());
 }
 
-/// The registry is on this host only: the monitor reads it by itself, without a registry worker.
-/// Only while a process is writing does a worker wait for it; other connections are not delayed.
+/// The registry is on this host only: the monitor reads it by itself, without a registry worker, and
+/// a writer delays no connection. A registration waits for it, and is denied if it takes long.
 #[test]
-fn registry_writer_delays_only_connections_that_need_the_registry() {
+fn registry_writer_delays_only_registrations() {
     let (d, mut m) = start();
-    d.says(0, &["true"]);
-    let (known, banned) = (Machine::new(&d), Machine::new(&d));
     m.outer.set_level(Level::Open).unwrap();
+    m.inner.set(&[Setting::BuildMode(true)]).unwrap();
+    let (known, banned) = (Machine::new(&d), Machine::new(&d));
     m.inner.add(&known.id(), &name("pc"), true).unwrap();
     m.outer.put(List::Exclude, &banned.id(), "banned").unwrap();
-    // The records of the host's first proof, and of machines seen, are written.
-    let host = Id::of(&Caller::of(&d).machine.public);
-    until("the host is on the list", || {
-        m.inner.machine(&host).unwrap().is_some()
-    });
-    assert!(known.is_allowed());
-    until("the machine was seen", || {
-        let machine = m.inner.machine(&known.id()).unwrap();
-        machine.unwrap().seen.is_some()
-    });
-    let pid = d.pid();
-    let processes = || daemon::of_role(pid, "door");
-    let before = processes();
-    let locked = rusqlite::Connection::open(d.server().join("state/idfile.db")).unwrap();
-    locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    std::thread::scope(|scope| {
-        let waits = scope.spawn(|| known.is_allowed());
-        until("a process waits for whoever writes", || {
-            processes() > before
-        });
-        // The monitor does not wait: other connections are answered at once.
-        let (_, took) = timed(|| RawConnection::greeted(banned.from, d.port));
-        assert!(took < Duration::from_secs(1), "{took:?}");
-        banned.is_refused(&d, "excluded");
-        locked.execute_batch("COMMIT").unwrap();
-        assert!(waits.join().unwrap());
-    });
+    let newcomer = Machine::new(&d);
+    let (_, mut talk) = newcomer.is_asked();
+    let writers = [m.inner.file().to_owned(), d.server().join("state/sestab")];
+    let writers = writers.map(|file| writing(&file));
+    talk.sends("new");
+    until("it registers", || daemon::of_role(d.pid(), "door") == 1);
+    let (_, took) = timed(|| assert!(known.is_allowed()));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    banned.is_refused(&d, "excluded");
+    let line = d.log.wait("cause=registry");
+    assert!(line.contains("idfile"), "{line}");
+    assert!(line.contains("has been writing it"), "{line}");
+    drop(writers);
+    assert_eq!(Machine::new(&d).is_asked().1.answers("new"), Ok(vec![]));
 }
 
 // ---- the start ----
@@ -1026,19 +1009,24 @@ fn refuses_to_start(folder: &Folder, words: &[&str]) {
 fn daemon_with_a_damaged_registry_does_not_start_and_changes_nothing() {
     let folder = daemon::prepare("", "");
     drop(Manager::of(&folder.path("S")));
-    for file in ["sestab.db", "idfile.db"] {
+    for file in ["sestab", "idfile"] {
         let path: PathBuf = folder.path("S/state").join(file);
         let good = fs::read(&path).unwrap();
-        let mut newer = good.clone();
-        newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
-        let mut torn = good.clone();
-        torn[4_096..].fill(0xff);
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let newer = String::from_utf8(good.clone()).unwrap();
+        let newer = newer.replace(
+            &format!("cosserver {file} 1"),
+            &format!("cosserver {file} 99"),
+        );
+        let torn = good[..good.len() - 1].to_vec();
         for (bad, words) in [
-            (vec![0; 100], "damaged"),
+            (vec![0; 100], "it is not the"),
             (torn, "damaged"),
-            (newer, "newer cosserver"),
+            (newer.into_bytes(), "another version"),
         ] {
             fs::write(&path, &bad).unwrap();
+            let written = fs::File::options().write(true).open(&path).unwrap();
+            written.set_modified(modified).unwrap();
             refuses_to_start(&folder, &[file, words]);
             assert_eq!(fs::read(&path).unwrap(), bad);
         }
@@ -1057,7 +1045,7 @@ fn daemon_with_a_damaged_registry_does_not_start_and_changes_nothing() {
 fn missing_registry_file_is_not_silently_recreated() {
     let mut folder = daemon::prepare("", "");
     drop(Manager::of(&folder.path("S")));
-    let both = ["sestab.db", "idfile.db"];
+    let both = ["sestab", "idfile"];
     for gone in [&both[..1], &both[1..], &both[..]] {
         let away = |file: &str| (folder.path("S/state").join(file), folder.path(file));
         let files: Vec<_> = gone.iter().map(|file| away(file)).collect();

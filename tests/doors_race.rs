@@ -10,7 +10,7 @@ use cosserver::protocol::prompt::Asks;
 use cosserver::registry::{Doors, Inner, Level, Outer};
 
 use daemon::{Daemon, Folder, long, prepare};
-use door::{At, Heard, Machine, Manager, QUICK, machines, name, shared_door};
+use door::{At, Heard, Machine, Manager, QUICK, name, shared_door};
 
 /// Number of competing machines.
 const RACERS: usize = 64;
@@ -54,7 +54,7 @@ fn rounds(at: &[At], inner: &mut Inner, count: usize) {
         let won = race(at, &password);
         let ids: Vec<_> = won.iter().map(Machine::id).collect();
         assert_eq!(ids.len(), 1, "round {round}: {ids:?} have won");
-        let all = machines(inner);
+        let all = inner.machines().unwrap();
         let new: Vec<_> = all.iter().filter(|m| m.name == called).collect();
         assert_eq!(new.len(), 1, "round {round}: {new:?}");
         assert_eq!(new[0].id, ids[0], "round {round}");
@@ -91,7 +91,7 @@ fn one_of_many_gets_a_one_time_password_at_two_hosts_with_a_shared_inner_door() 
         Daemon::start_in(own, &[])
     };
     let (one, two) = (start(), start());
-    let mut inner = Inner::open(&shared.join("idfile.db")).unwrap();
+    let mut inner = Inner::open(&shared.join("idfile")).unwrap();
     let count = if long() { 1_000 } else { 6 };
     rounds(&[At::of(&one), At::of(&two)], &mut inner, count);
 }

@@ -44,12 +44,8 @@ impl Doors {
 
     /// Returns the names of all authorized machines.
     fn names(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        let mut push = |m: cosserver::registry::inner::Machine| {
-            all.push(m.name.to_string());
-            Ok(())
-        };
-        self.inner.machines(&mut push).unwrap();
+        let all = self.inner.machines().unwrap().into_iter();
+        let mut all: Vec<_> = all.map(|m| m.name.to_string()).collect();
         all.sort();
         all
     }

@@ -168,7 +168,7 @@ fn the_first_run_asks_for_the_folder() {
     assert_eq!(menu.ends().0, Some(0));
     assert_eq!(s.outer().folder().unwrap(), Some(shared.clone()));
     assert_eq!(s.outer().level().unwrap(), Level::Open);
-    let inner = Inner::open(&shared.join("idfile.db")).unwrap();
+    let inner = Inner::open(&shared.join("idfile")).unwrap();
     let settings = inner.settings().unwrap();
     assert!(settings.build_mode && !settings.remote_only && !settings.backdoor);
     assert!(settings.welcome.starts_with("Welcome to "));
@@ -460,7 +460,7 @@ fn menu_reports_files_that_cannot_be_opened() {
     let s = Host::new();
     fs::write(Outer::path(&s.paths()), "x".repeat(9_000)).unwrap();
     let mut menu = Menu::open(&s);
-    menu.sees("state/sestab.db: the outer door is damaged");
+    menu.sees("state/sestab: it is not the outer door");
     assert_eq!(menu.ends().0, Some(1));
     let none = Host::of(s.dir.join("none"));
     let mut menu = Menu::open(&none);

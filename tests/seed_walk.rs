@@ -441,7 +441,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     m.first_run(&folder);
-    assert!(folder.join("idfile.db").exists());
+    assert!(folder.join("idfile").exists());
 
     // 4, 5, 6. Build mode, all machines, no backdoor, a welcome.
     m.settings(true, false, "", true);

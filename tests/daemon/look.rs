@@ -188,7 +188,7 @@ pub fn descriptors(pid: i32) -> usize {
             break (children, open);
         }
     };
-    for door in ["sestab.db", "idfile.db"] {
+    for door in ["sestab", "idfile"] {
         if let Some(at) = open.iter().position(|path| path.ends_with(door)) {
             open.swap_remove(at);
         }

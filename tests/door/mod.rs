@@ -75,26 +75,48 @@ impl Manager {
 
     /// Returns all machines that the inner door knows.
     pub fn machines(&self) -> Vec<Authorized> {
-        machines(&self.inner)
+        self.inner.machines().unwrap()
     }
 
     /// Closes the outer door, as leaving IDMAINT does.
     pub fn close(&mut self) -> u64 {
         let Self { outer, inner } = self;
-        let closed = outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)));
-        closed.unwrap()
+        let machines = inner.machines().unwrap().into_iter();
+        outer
+            .close(machines.map(|m| (m.id, m.name)).collect())
+            .unwrap()
     }
 }
 
-/// Returns the authorized machines of an inner door.
-pub fn machines(inner: &Inner) -> Vec<Authorized> {
-    let mut all = Vec::new();
-    let mut push = |m| {
-        all.push(m);
-        Ok(())
-    };
-    inner.machines(&mut push).unwrap();
-    all
+/// Returns whether the administrator has deleted a machine.
+pub fn is_deleted(inner: &Inner, id: &Id) -> bool {
+    let text = std::fs::read_to_string(inner.file()).unwrap();
+    let line = format!("{id} deleted ");
+    text.lines().any(|l| l.starts_with(&line))
+}
+
+/// Builds a library that is loaded into a program in a test (LD_PRELOAD): `killer` or `hang`.
+pub fn preload(folder: &Path, name: &str) -> PathBuf {
+    let library = folder.join(format!("{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/door");
+    let mut cc = std::process::Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
+    let source = source.join(format!("{name}.c"));
+    crate::daemon::must(cc.arg(&library).arg(source).arg("-ldl"));
+    library
+}
+
+/// Writes a registry file, until it is dropped: holds the lock of its writers. Must be the only one
+/// in this process that uses this lock.
+pub fn writing(file: &Path) -> std::fs::File {
+    let lock = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(format!("{}.lock", file.display()))
+        .unwrap();
+    assert_eq!(cosserver::sys::locks::take(&lock, 0), Ok(true));
+    lock
 }
 
 /// Creates a directory for an inner door that several hosts share, with the inner door in it.
@@ -103,7 +125,7 @@ pub fn shared_door(folder: &Folder) -> PathBuf {
     let path = folder.path("shared");
     std::fs::create_dir(&path).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-    Inner::create(&path.join("idfile.db")).unwrap();
+    Inner::create(&path.join("idfile")).unwrap();
     path
 }
 

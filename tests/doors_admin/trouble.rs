@@ -1,7 +1,7 @@
 //! Faults of the registry's files: full, read-only, damaged, newer, many at once.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -10,6 +10,7 @@ use cosserver::registry::{Inner, List, Outer};
 use super::host::{Host, chmod, text};
 use super::{A, B};
 use crate::daemon::{COSADM, Folder, in_ci, needs_root, report_skipped, until};
+use crate::door::preload;
 
 /// Runs a shell with its own mounts, which no other process sees. `None`: this user cannot do that.
 fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
@@ -39,7 +40,7 @@ const FULL: &str = r#"
     s() { "$COSADM" -C S "$@"; }
     A=00112233445566778899aabbccddeeff
     s machine add $A --name a && s door open && s otp add jo >password || exit 11
-    before=$(cat S/state/*.db | sha256sum)
+    before=$(cat S/state/sestab S/state/idfile | sha256sum)
     cat /dev/zero >filler 2>/dev/null && exit 12
     s machine delete $A && exit 13
     s machine delete $A --exclude && exit 14
@@ -51,8 +52,8 @@ const FULL: &str = r#"
     s machine list | grep -q $A || exit 20
     s sestab list >/dev/null || exit 21
     rm filler
-    test "$before" = "$(cat S/state/*.db | sha256sum)" || exit 22
-    ls S/state | grep journal && exit 23
+    test "$before" = "$(cat S/state/sestab S/state/idfile | sha256sum)" || exit 22
+    ls -A S/state | grep tmp && exit 23
     s machine delete $A --exclude && s otp delete jo && s settings set build-mode yes || exit 24
 "#;
 
@@ -279,16 +280,29 @@ fn a_password_that_was_not_written_is_withdrawn() {
     );
 }
 
-/// Regression: every command read the inner door's change counter before it ran, even if that was
-/// in a shared directory that hangs. Here a FIFO without a writer simulates such a file.
+/// Has this host's commands wait when they open the inner door, until the file is removed.
+fn hang(s: &Host) -> (Vec<(&'static str, PathBuf)>, PathBuf) {
+    let hangs = s.dir.join("hangs");
+    fs::write(&hangs, "").unwrap();
+    let outer = s.outer();
+    let door = Inner::path(&s.paths(), outer.folder().unwrap().as_deref());
+    let library = preload(&s.dir, "hang");
+    let variables = vec![
+        ("LD_PRELOAD", library),
+        ("HANG_ON", fs::canonicalize(door).unwrap()),
+        ("HANG_WHILE", hangs.clone()),
+    ];
+    (variables, hangs)
+}
+
+/// Regression: every command read the inner door's count of changes before it ran, even if that was
+/// in a shared directory that hangs.
 #[test]
 fn hanging_inner_door_does_not_delay_an_exclusion() {
     let s = Host::new();
     let shared = s.folder("shared", 0o700);
     s.good(&["settings", "set", "folder", shared.to_str().unwrap()]);
-    let door = shared.join("idfile.db");
-    fs::remove_file(&door).unwrap();
-    nix::unistd::mkfifo(&door, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let (hanging, _) = hang(&s);
     let commands: [&[&str]; 6] = [
         &["exclude", "add", A],
         &["exclude", "add", B, "--name", "gone", "--now"],
@@ -298,7 +312,9 @@ fn hanging_inner_door_does_not_delay_an_exclusion() {
         &["kill", "7"],
     ];
     for command in commands {
-        let mut child = s.command(command).stdin(Stdio::null()).spawn().unwrap();
+        let mut child = s.command(command);
+        let child = child.envs(hanging.clone()).stdin(Stdio::null());
+        let mut child = child.spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         let (tell, told) = std::sync::mpsc::channel();
         let waiter = thread::spawn(move || tell.send(child.wait().unwrap()));
@@ -311,7 +327,7 @@ fn hanging_inner_door_does_not_delay_an_exclusion() {
     }
     // The change is noted all the same.
     let note = fs::read_to_string(s.paths().registry_note()).unwrap();
-    assert!(note.contains("sestab.db "), "{note}");
+    assert!(note.contains("state/sestab "), "{note}");
 }
 
 /// The name is looked up last, when the machine is on the list already; if another command removes
@@ -319,29 +335,20 @@ fn hanging_inner_door_does_not_delay_an_exclusion() {
 #[test]
 fn exclusion_while_the_inner_door_hangs_applies_at_once_and_can_be_undone() {
     let s = Host::new();
-    let lock = "import sqlite3, sys
-door = sqlite3.connect(sys.argv[1], isolation_level=None)
-door.execute('BEGIN EXCLUSIVE')
-print(flush=True)
-sys.stdin.read()";
-    let mut holder = Command::new("python3")
-        .args(["-c", lock])
-        .arg(s.paths().state.join("idfile.db"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let (hanging, hangs) = hang(&s);
     let excluded = || s.good(&["exclude", "list"]).contains(A);
     let commands: [&[&str]; 2] = [&["exclude", "add", A], &["sestab", "set", "E", A]];
     for command in commands {
-        let mut child = s.command(command).stdin(Stdio::null()).spawn().unwrap();
+        let mut child = s.command(command);
+        let child = child.envs(hanging.clone()).stdin(Stdio::null());
+        let mut child = child.spawn().unwrap();
         until("it is on the list", excluded);
         assert!(child.try_wait().unwrap().is_none(), "{command:?}");
         s.good(&["exclude", "delete", A]);
         assert!(child.wait().unwrap().success(), "{command:?}");
         assert!(!excluded(), "{command:?}");
     }
-    drop(holder.stdin.take());
-    holder.wait().unwrap();
+    fs::remove_file(hangs).unwrap();
+    s.good(&["exclude", "add", A]);
+    assert!(excluded());
 }
