@@ -2,6 +2,8 @@
 
 use crate::daemon;
 use crate::host;
+#[path = "doors_admin/edit.rs"]
+mod edit;
 #[path = "doors_admin/trouble.rs"]
 mod trouble;
 

@@ -2,8 +2,8 @@
 //! hosts, manages the machine registry, and checks the configuration.
 //!
 //! Runs as root for `/etc/cosserver`, or as an ordinary user for a folder of that user. It talks
-//! only to the daemon of its folder, and starts no process. It makes each change completely and
-//! under a lock. It must never overwrite a key.
+//! only to the daemon of its folder, and starts no process but the user's editor (`cosadm edit`).
+//! It makes each change completely and under a lock. It must never overwrite a key.
 //!
 //! `call` has the types. `table` is the one table of subcommands and flags: `commands` parses the
 //! command line by it, and `help` writes all help texts from it. `init`, `invite`, `rotate`,

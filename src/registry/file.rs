@@ -142,6 +142,14 @@ impl Table {
     /// # Errors
     /// As [`Self::look`].
     pub(super) fn read(&self) -> Result<Document, Fault> {
+        self.read_text().map(|(_, document)| document)
+    }
+
+    /// Reads the whole file, and returns its text as well.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub(super) fn read_text(&self) -> Result<(Vec<u8>, Document), Fault> {
         for _ in 0..ATTEMPTS {
             let (mut file, before) = self.checked()?;
             let size = usize::try_from(before.size).unwrap_or(usize::MAX);
@@ -156,7 +164,7 @@ impl Table {
                 let parsed = Document::parse(&bytes, self.format);
                 let parsed = parsed.map_err(|why| Fault::of(&self.path, why))?;
                 self.head_of_sorted(&file, &before)?;
-                return Ok(parsed);
+                return Ok((bytes, parsed));
             }
         }
         Err(self.busy())
@@ -203,7 +211,19 @@ impl Table {
         Ok(all.wrong().iter().map(told).collect())
     }
 
-    fn replace(&self, document: &Document) -> Result<(), Fault> {
+    /// Parses a text that may replace the file.
+    ///
+    /// # Errors
+    /// Its first line is that of another file, or of another version.
+    pub(super) fn parse(&self, text: &[u8]) -> Result<Document, String> {
+        Document::parse(text, self.format)
+    }
+
+    /// Replaces the file. The caller holds the lock.
+    ///
+    /// # Errors
+    /// It would be too long, or it cannot be written. It is then unchanged.
+    pub(super) fn replace(&self, document: &Document) -> Result<(), Fault> {
         // Later than the old one: what compares files by size and time sees two changes of one
         // second.
         let old = self.path.metadata().map_or(0, |about| about.mtime());

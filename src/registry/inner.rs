@@ -10,6 +10,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::edit::Edit;
 use super::file::Table;
 use super::id::{Id, Name, Occurred};
 use super::text::{Document, Format, Kind, Row};
@@ -106,6 +107,14 @@ impl Inner {
     pub(super) fn changes(&mut self) -> Option<u64> {
         let (head, _) = self.0.look(&Id([0; 16])).ok()?;
         Some(head.changes)
+    }
+
+    /// Starts an edit of the whole file as text.
+    ///
+    /// # Errors
+    /// Another process has been writing it for long, or the file cannot be read.
+    pub fn edit(self) -> Result<Edit, Fault> {
+        Edit::begin(self.0)
     }
 
     /// Returns a fault for each line that is wrong.

@@ -12,6 +12,7 @@
 pub mod asked;
 mod decision;
 mod doors;
+mod edit;
 mod file;
 mod id;
 pub mod inner;
@@ -27,6 +28,7 @@ pub use decision::{
     RegistrationState, decide,
 };
 pub use doors::{Doors, RegistrationOutcome};
+pub use edit::{Checked, Edit};
 pub use id::{Id, Name, Occurred};
 pub use inner::Inner;
 pub use outer::{Level, List, Outer};

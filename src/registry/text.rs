@@ -307,6 +307,8 @@ struct Entry {
     /// The comments before it, the line, and its end.
     text: Vec<u8>,
     line: usize,
+    /// The number of the line in the file that was parsed; 0: it is new.
+    number: usize,
 }
 
 /// The content of a whole file, for writing it again. Comments and wrong lines stay in it.
@@ -314,9 +316,11 @@ pub(super) struct Document {
     format: &'static Format,
     changes: u64,
     settings: Settings,
+    /// The comments before each setting.
+    comments: Settings,
     passwords: Vec<Hashed>,
     rows: Vec<Entry>,
-    /// Comments and wrong lines that belong to no machine.
+    /// Comments and wrong lines that belong to no setting and no machine.
     others: Vec<u8>,
     /// Comments after the last machine.
     tail: Vec<u8>,
@@ -332,6 +336,7 @@ impl Document {
             format,
             changes: 0,
             settings: Settings::new(),
+            comments: Settings::new(),
             passwords: Vec::new(),
             rows: Vec::new(),
             others: Vec::new(),
@@ -367,6 +372,7 @@ impl Document {
         all.tail = before;
         // Keeps the order of two lines of one machine.
         all.rows.sort_by_key(|entry| entry.id);
+        all.find_doubles();
         Ok(all)
     }
 
@@ -377,12 +383,8 @@ impl Document {
                 Line::Machine(row) | Line::Wrong(_, Some(row)) => Some(row.kind),
                 _ => None,
             };
-            let is_double = kind.is_some() && self.slot(&id, kind).any(|_| true);
             if let Line::Wrong(why, _) = parsed {
                 self.wrong.push((number, why));
-            } else if is_double {
-                self.wrong
-                    .push((number, "the machine has such a line already"));
             }
             let start = before.len();
             let mut text = std::mem::take(before);
@@ -393,6 +395,7 @@ impl Document {
                 kind,
                 text,
                 line: start,
+                number,
             });
             return;
         }
@@ -400,18 +403,41 @@ impl Document {
             Line::Nothing => {
                 before.extend_from_slice(line);
                 before.push(b'\n');
-                return;
             }
-            Line::Changes(count) => self.changes = count,
-            Line::Setting(name, _) if self.settings.contains_key(name) => {
-                self.keep(number, line, "the setting stands twice");
+            Line::Setting(name, value) if !self.settings.contains_key(name) => {
+                self.settings.insert(name, value.to_owned());
+                self.comments.insert(name, std::mem::take(before));
             }
-            Line::Setting(name, value) => drop(self.settings.insert(name, value.to_owned())),
-            Line::Password(password) => self.passwords.push(password),
-            Line::Wrong(why, _) => self.keep(number, line, why),
-            Line::Sorted(..) | Line::Machine(_) => {}
+            parsed => {
+                self.others.append(before);
+                match parsed {
+                    Line::Changes(count) => self.changes = count,
+                    Line::Setting(..) => self.keep(number, line, "the setting stands twice"),
+                    Line::Password(password) => self.passwords.push(password),
+                    Line::Wrong(why, _) => self.keep(number, line, why),
+                    Line::Nothing | Line::Sorted(..) | Line::Machine(_) => {}
+                }
+            }
         }
-        self.others.append(before);
+    }
+
+    /// Finds the machines' lines that say again what an earlier one says. The lines are sorted.
+    fn find_doubles(&mut self) {
+        let is_exclusive = self.format.is_exclusive;
+        let mut doubles = Vec::new();
+        for of_one in self.rows.chunk_by(|a, b| a.id == b.id) {
+            for (at, entry) in of_one.iter().enumerate().skip(1) {
+                let mut earlier = of_one.iter().take(at).filter(|other| other.kind.is_some());
+                let is_same = |other: &Entry| is_exclusive || other.kind == entry.kind;
+                let is_double = entry.kind.is_some() && earlier.any(is_same);
+                let is_wrong = self.wrong.binary_search_by_key(&entry.number, |(n, _)| *n);
+                if is_double && is_wrong.is_err() {
+                    doubles.push((entry.number, "the machine has such a line already"));
+                }
+            }
+        }
+        self.wrong.append(&mut doubles);
+        self.wrong.sort_unstable_by_key(|(number, _)| *number);
     }
 
     fn keep(&mut self, number: usize, line: &[u8], why: &'static str) {
@@ -444,6 +470,11 @@ impl Document {
             self.settings.remove(name);
             self.settings
                 .extend(value.map(|value| (name, value.to_owned())));
+            // The comments of a setting that is removed stay.
+            if value.is_none() {
+                let comments = self.comments.remove(name).unwrap_or_default();
+                self.others.extend(comments);
+            }
         }
         Ok(())
     }
@@ -487,17 +518,6 @@ impl Document {
         }
     }
 
-    fn slot(&self, id: &Id, kind: Option<Kind>) -> impl Iterator<Item = &Entry> {
-        let (id, is_exclusive) = (*id, self.format.is_exclusive);
-        // While a file is parsed, its lines need not be sorted: the last one is the likely one.
-        let rows = self
-            .rows
-            .iter()
-            .rev()
-            .take_while(move |entry| entry.id == id);
-        rows.filter(move |entry| entry.kind.is_some() && (is_exclusive || entry.kind == kind))
-    }
-
     /// Writes a machine's line. It replaces one that says the same, or whatever the file says of
     /// the machine if it says one thing at a time.
     pub(super) fn put(&mut self, row: &Row) {
@@ -523,6 +543,7 @@ impl Document {
             kind: Some(row.kind),
             text: before,
             line,
+            number: 0,
         };
         self.rows.insert(at, entry);
     }
@@ -583,6 +604,7 @@ impl Document {
                 kind: Some(kind),
                 text,
                 line,
+                number: 0,
             });
         }
         for entry in old.into_values() {
@@ -591,6 +613,11 @@ impl Document {
         }
         rest.sort_by_key(|entry| (entry.id, entry.kind));
         self.rows = rest;
+    }
+
+    /// Takes over the number of changes of an older version, whatever this one says.
+    pub(super) const fn follow(&mut self, older: &Self) {
+        self.changes = older.changes;
     }
 
     /// Returns whether it has to be written.
@@ -603,6 +630,7 @@ impl Document {
         let mut body = self.others.clone();
         for (name, _) in self.format.settings {
             if let Some(value) = self.settings.get(name) {
+                body.extend_from_slice(self.comments.get(name).map_or(&[], Vec::as_slice));
                 body.extend_from_slice(name.as_bytes());
                 body.push(b' ');
                 body.extend_from_slice(value);

@@ -13,6 +13,7 @@ pub mod client_terminal;
 pub mod confine;
 pub mod deadline;
 mod decimal;
+pub mod editor;
 pub mod entry;
 #[cfg(target_os = "linux")]
 mod filter;

@@ -1,12 +1,13 @@
 //! Administration of the outer and the inner door: subcommands and a menu that manage which
 //! machines may connect (seed 002: SESTAB and IDMAINT).
 //!
-//! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings` and `sestab` are the
-//! subcommands, and `menu` is the program on a terminal. Both call the same functions. `meets`
+//! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings`, `sestab` and `edit` are
+//! the subcommands, and `menu` is the program on a terminal. Both call the same functions. `meets`
 //! describes the access decision in words, and `rows` writes long lists. Each
 //! change is one replacement of a file. A stored password must never be shown again.
 
 pub(super) mod door;
+pub(super) mod edit;
 pub(super) mod exclude;
 pub(super) mod machine;
 mod meets;

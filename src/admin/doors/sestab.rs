@@ -205,6 +205,18 @@ fn told(call: &Call, out: &Out, paths: &Paths) -> Result<(), Failure> {
     done(call, out, fields, super::door::now(paths))
 }
 
+/// Describes the closed outer door with an empty include list; `None`: it is not so.
+pub(super) fn denies_all(paths: &Paths, outer: &Outer) -> Result<Option<String>, Fault> {
+    if outer.level()? != Level::Closed || outer.count(List::Include)? > 0 {
+        return Ok(None);
+    }
+    let close = paths.cosadm("door close");
+    Ok(Some(format!(
+        "the include list is empty: hosts of hostinfo that prove their cookie are allowed, and no \
+         others, until {close} adds the authorized machines"
+    )))
+}
+
 /// Shows or sets the security level.
 pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
@@ -226,12 +238,8 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
     let level = given.parse().ok().and_then(Level::of).ok_or_else(wrong)?;
     let mut outer = outer(&paths)?;
     outer.set_level(level)?;
-    if level == Level::Closed && outer.count(List::Include)? == 0 {
-        let close = paths.cosadm("door close");
-        out.tell(format!(
-            "the include list is empty: hosts of hostinfo that prove their cookie are allowed, and no \
-             others, until {close} adds the authorized machines"
-        ));
+    if let Some(words) = denies_all(&paths, &outer)? {
+        out.tell(words);
     }
     drop(outer);
     told(call, out, &paths)

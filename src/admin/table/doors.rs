@@ -3,7 +3,7 @@
 use super::{Command, Flag, JSON, flag};
 use crate::admin::call::Call;
 use crate::admin::card_output::PASSWORD_OUTPUT;
-use crate::admin::doors::{door, exclude, machine, otp, sestab, settings};
+use crate::admin::doors::{door, edit, exclude, machine, otp, sestab, settings};
 use crate::admin::noted::Changes;
 use crate::admin::out::{Failure, Out};
 
@@ -317,4 +317,17 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         sestab::level,
     )
     .changing(Changes::Own),
+    command(
+        &["edit"],
+        "FILE",
+        &[],
+        (
+            "edit sestab or idfile, the files of the doors, with $VISUAL, $EDITOR or vi",
+            "The editor gets a copy, which is checked, sorted and installed when the editor ends. With a\n\
+             new mistake it is not: the mistakes are reported, and the copy is kept. The file is locked\n\
+             while the editor runs, so an editor that returns at once must be told to wait (code --wait).",
+        ),
+        edit::edit,
+    )
+    .changing(Changes::Registry),
 ];
