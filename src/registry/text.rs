@@ -399,25 +399,25 @@ impl Document {
             });
             return;
         }
-        match parsed {
-            Line::Nothing => {
-                before.extend_from_slice(line);
-                before.push(b'\n');
-            }
-            Line::Setting(name, value) if !self.settings.contains_key(name) => {
+        if parsed == Line::Nothing {
+            before.extend_from_slice(line);
+            before.push(b'\n');
+            return;
+        }
+        if let Line::Setting(name, value) = parsed {
+            if !self.settings.contains_key(name) {
                 self.settings.insert(name, value.to_owned());
                 self.comments.insert(name, std::mem::take(before));
+                return;
             }
-            parsed => {
-                self.others.append(before);
-                match parsed {
-                    Line::Changes(count) => self.changes = count,
-                    Line::Setting(..) => self.keep(number, line, "the setting stands twice"),
-                    Line::Password(password) => self.passwords.push(password),
-                    Line::Wrong(why, _) => self.keep(number, line, why),
-                    Line::Nothing | Line::Sorted(..) | Line::Machine(_) => {}
-                }
-            }
+        }
+        self.others.append(before);
+        match parsed {
+            Line::Changes(count) => self.changes = count,
+            Line::Setting(..) => self.keep(number, line, "the setting stands twice"),
+            Line::Password(password) => self.passwords.push(password),
+            Line::Wrong(why, _) => self.keep(number, line, why),
+            Line::Nothing | Line::Sorted(..) | Line::Machine(_) => {}
         }
     }
 

@@ -233,7 +233,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         (
             "set build-mode, remote-only, backdoor-password, welcome or folder",
             "build-mode, remote-only: yes or no. welcome: a line of text, yes for one that names the\n\
-             host, no for none. folder: the folder of idfile.db, created there if missing, or\n\
+             host, no for none. folder: the folder of idfile, created there if missing, or\n\
              default. backdoor-password: no VALUE, it is read from standard input; an empty line\n\
              removes it.",
         ),
