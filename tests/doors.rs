@@ -1008,7 +1008,10 @@ fn refuses_to_start(folder: &Folder, words: &[&str]) {
 #[test]
 fn daemon_with_a_damaged_registry_does_not_start_and_changes_nothing() {
     let folder = daemon::prepare("", "");
-    drop(Manager::of(&folder.path("S")));
+    let mut m = Manager::of(&folder.path("S"));
+    m.inner.add(&Id([7; 16]), &name("pc"), true).unwrap();
+    m.outer.put(List::Exclude, &Id([8; 16]), "gone").unwrap();
+    drop(m);
     for file in ["sestab", "idfile"] {
         let path: PathBuf = folder.path("S/state").join(file);
         let good = fs::read(&path).unwrap();
