@@ -828,8 +828,8 @@ fn cut(d: &Daemon, id: Id) -> u64 {
 
 // ---- the registry worker ----
 
-/// Starts a daemon whose inner door is in a directory that other hosts share, which it reads by a
-/// registry worker. One has been used.
+/// Starts a daemon whose inner door is in a directory that other hosts share, which it reads by the
+/// registry worker. The worker has been used.
 fn start_shared() -> (Daemon, Manager) {
     let (d, mut m) = start();
     let shared = d.folder.path("shared");
@@ -869,20 +869,12 @@ fn registry_worker_can_open_only_its_own_files() {
 #[test]
 fn registry_worker_that_dies_is_restarted() {
     let (d, _m) = start_shared();
-    let processes = || -> Vec<i32> {
-        let all = daemon::children(d.pid()).into_iter();
-        let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        all.filter(|pid| name(pid).trim() == "cos: door").collect()
-    };
     for _ in 0..3 {
-        let old = processes();
-        assert!(!old.is_empty());
-        for pid in &old {
-            kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap();
-        }
+        let old = door_process(&d);
+        kill(old, Signal::SIGKILL).unwrap();
         d.says(0, &["true"]);
-        let new = processes();
-        assert!(new.iter().any(|pid| !old.contains(pid)), "{old:?}, {new:?}");
+        assert_ne!(door_process(&d), old);
+        assert_eq!(daemon::of_role(d.pid(), "door"), 1);
     }
 }
 
@@ -988,15 +980,17 @@ fn registry_writer_delays_only_connections_that_need_the_registry() {
         let machine = m.inner.machine(&known.id()).unwrap();
         machine.unwrap().seen.is_some()
     });
+    // It has written these records.
+    kill(door_process(&d), Signal::SIGKILL).unwrap();
     let pid = d.pid();
     let processes = || daemon::of_role(pid, "door");
-    let before = processes();
+    until("the registry worker has ended", || processes() == 0);
     let locked = rusqlite::Connection::open(d.server().join("state/idfile.db")).unwrap();
     locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| known.is_allowed());
-        until("a process waits for whoever writes", || {
-            processes() > before
+        until("a registry worker waits for the writer", || {
+            processes() == 1
         });
         // The monitor does not wait: other connections are answered at once.
         let (_, took) = timed(|| RawConnection::greeted(banned.from, d.port));
