@@ -94,7 +94,7 @@ fn serve() -> Result<(), Fault> {
         }
     };
     let folder = doors.folder();
-    // Opening the folder has already waited for this fault: the first question gets it.
+    // Opening the door has already waited for this fault: a look that would wait again is late.
     let wrong = folder.as_ref().err().map(ToString::to_string);
     let folders = Folders::now(&paths, folder.ok().flatten());
     if let Err(e) = sandbox::keep_to(&folders.all) {
@@ -154,19 +154,29 @@ struct Thread {
 }
 
 impl Thread {
-    /// Runs the main thread until the monitor ends or the inner door is moved. The first question
-    /// gets the fault `wrong`.
+    /// Runs the main thread until the monitor ends or the inner door is moved. The looks that have
+    /// arrived by now get the fault `wrong`.
     fn answer_all(mut self, paths: &Paths, mut wrong: Option<String>) -> Result<(), Fault> {
         let mut buffer = vec![0; MESSAGE];
         let mut writer = None;
-        while let Some(message) = next(&mut self.channel, &mut buffer)? {
+        loop {
+            let message = match self.channel.receive(&mut buffer)? {
+                Incoming::Message(message, _) => message,
+                Incoming::Nothing => {
+                    wrong = None;
+                    self.channel.wait();
+                    continue;
+                }
+                Incoming::Gone => return Ok(()),
+            };
             let Some((ticket, question)) = Question::decode(&message) else {
                 return Err(Fault::new("an invalid question"));
             };
-            let answer = if let Some(why) = wrong.take() {
-                Answer::Fault(why)
-            } else if let Question::Look(_) = question {
-                answer(&mut self.doors, question)
+            let answer = if let Question::Look(_) = question {
+                match &wrong {
+                    Some(why) => Answer::Fault(why.clone()),
+                    None => answer(&mut self.doors, question),
+                }
             } else {
                 let writer = match &mut writer {
                     Some(writer) => Ok(writer),
@@ -185,7 +195,6 @@ impl Thread {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Starts the writer thread, which has this thread's sandbox. Returns its queue, which holds
