@@ -311,11 +311,7 @@ mod tests {
         for _ in 0..=ACTIVATIONS {
             let message = next(&mut monitor, &mut buffer).unwrap().unwrap();
             let (ticket, answer) = Answer::decode(&message).unwrap();
-            match answer {
-                Answer::MachineStatus(_) => assert_eq!(ticket, LOOK),
-                Answer::RegistrationOutcome(RegistrationOutcome::Wrong(_)) => {}
-                _ => panic!("an unexpected answer to {ticket}"),
-            }
+            assert!(!matches!(answer, Answer::Fault(_)), "{ticket}");
             tickets.push(ticket);
         }
         assert_ne!(tickets.last(), Some(&LOOK), "{tickets:?}");
