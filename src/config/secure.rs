@@ -29,8 +29,8 @@ use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
 pub use writing::{
-    Created, DRAFT, create_new, create_new_of, make_folder, make_folders, remove, replace,
-    replace_of,
+    Created, DRAFT, create_new, create_new_of, make_folder, make_folders, not_written, remove,
+    replace, replace_of,
 };
 
 use crate::fault::Fault;

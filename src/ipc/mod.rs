@@ -173,9 +173,9 @@ impl<S: Endpoint> Channel<S> {
         }
     }
 
-    /// Ends the channel for both sides: the caller may ignore the error, and the other side would
-    /// wait for the message that was lost.
-    fn end(&self) {
+    /// Ends the channel for both sides, so that the other side does not wait for a message that was
+    /// lost or will never be sent.
+    pub(crate) fn end(&self) {
         let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
     }
 

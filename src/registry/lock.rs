@@ -1,10 +1,11 @@
 //! The lock that a writer of a registry file holds: a POSIX lock (fcntl(2)) on a file beside it. NFS
 //! has it, so it works between hosts, and it ends with its process.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::secure;
@@ -14,52 +15,57 @@ use crate::sys::locks;
 /// How long to wait for another writer.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How long to wait between two attempts, at first and at last.
-const PAUSE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
+/// How long to wait between two attempts, at first and at last. Short, because other writers may
+/// take the lock again at once.
+const PAUSE: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(4));
 
-/// Excludes the other threads of this process, which a POSIX lock does not.
-static THREADS: Mutex<()> = Mutex::new(());
+/// The files that this process writes now: a POSIX lock does not exclude its own threads.
+static OWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// The lock of a file's writers, until it is dropped.
 pub(super) struct Lock {
     _file: File,
-    _threads: MutexGuard<'static, ()>,
+    _own: Own,
+}
+
+/// A file that this process writes, until it is dropped.
+struct Own(PathBuf);
+
+impl Own {
+    /// Returns `None` if another thread writes the file.
+    fn take(path: &Path) -> Option<Self> {
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        own.insert(path.to_owned()).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        own.remove(&self.0);
+    }
 }
 
 impl Lock {
-    /// Returns the path of the file that is locked for the writers of a file.
-    fn path(of: &Path) -> PathBuf {
-        let mut name = of.as_os_str().to_owned();
-        name.push(".lock");
-        PathBuf::from(name)
-    }
-
     /// Waits until no other process writes the file.
     ///
     /// # Errors
     /// The folder is not trusted, the lock cannot be made, or another process holds it for long.
     pub(super) fn take(of: &Path) -> Result<Self, Fault> {
-        let path = Self::path(of);
+        let mut path = of.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
         if let Some(folder) = path.parent() {
             secure::check_folder(folder)?;
         }
         let until = Instant::now() + BUSY;
         let mut pause = PAUSE.0;
         loop {
-            let threads = match THREADS.try_lock() {
-                Ok(guard) => Some(guard),
-                Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
-            if let Some(threads) = threads {
-                let file = open(&path).map_err(|e| unchanged(&path, &e))?;
+            if let Some(_own) = Own::take(&path) {
+                let file = open(&path).map_err(|e| secure::not_written(of, e))?;
                 let taken = locks::take(&file, 0).map_err(|e| Fault::of(&path, e))?;
                 if taken && is_at(&file, &path) {
-                    let _threads = threads;
-                    return Ok(Self {
-                        _file: file,
-                        _threads,
-                    });
+                    return Ok(Self { _file: file, _own });
                 }
             }
             if Instant::now() >= until {
@@ -94,8 +100,4 @@ fn is_at(file: &File, path: &Path) -> bool {
         path.symlink_metadata().map(which),
     );
     own.is_ok_and(|own| there.is_ok_and(|there| own == there))
-}
-
-fn unchanged(path: &Path, e: &std::io::Error) -> Fault {
-    Fault::of(path, format!("{e}; nothing was changed"))
 }

@@ -78,13 +78,13 @@ pub fn hangs_up(marker: &Path) -> String {
     .concat()
 }
 
-/// Counts a daemon's children without its registry workers and look-up processes, which exist only
+/// Counts a daemon's children without its registry worker and look-up processes, which exist only
 /// while there is work for them.
 pub fn without_doors(pid: i32) -> usize {
     lasting_children(pid).len()
 }
 
-/// Returns a daemon's children without its registry workers and look-up processes.
+/// Returns a daemon's children without its registry worker and look-up processes.
 pub fn lasting_children(pid: i32) -> Vec<i32> {
     loop {
         let all = named_children(pid);
@@ -176,7 +176,7 @@ pub fn stop(pid: i32) {
     });
 }
 
-/// Counts a process's open descriptors without its channels to registry workers and look-up
+/// Counts a process's open descriptors without its channels to the registry worker and look-up
 /// processes, which come and go, and without one for each registry file: the process closes a file
 /// that is being written to, and opens it again at the next read.
 pub fn descriptors(pid: i32) -> usize {

@@ -269,8 +269,16 @@ impl Kept {
     }
 }
 
-fn not_written(path: &Path, e: io::Error) -> Fault {
-    Fault::of(path, format!("not written, so it is as it was: {e}"))
+/// Returns the fault of a file that was not written.
+pub fn not_written(path: &Path, e: io::Error) -> Fault {
+    let words = match e.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            format!("it cannot be written ({e})")
+        }
+        _ => format!("it was not written: {e}"),
+    };
+    Fault::of(path, format!("{words}; nothing was changed"))
 }
 
 fn not_synced(path: &Path, e: io::Error) -> Fault {

@@ -19,7 +19,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
-use super::event_source::WorkerKind;
 use super::logins::Who;
 use super::preauth::{Acceptance, Preauth, Reject};
 use crate::auth::policy;
@@ -134,10 +133,10 @@ impl Monitor {
         }
     }
 
-    /// Handles messages of a registry worker.
-    pub(super) fn handle_registry(&mut self, which: WorkerKind, now: Instant) {
+    /// Handles messages of the registry worker.
+    pub(super) fn handle_registry(&mut self, now: Instant) {
         let registry = self.poll.registry();
-        let heard = self.doors.hear(registry, which, &mut self.unreaped, now);
+        let heard = self.doors.hear(registry, &mut self.unreaped, now);
         self.pass_on(heard, now);
     }
 

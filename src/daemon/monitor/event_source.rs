@@ -10,21 +10,11 @@ pub(super) const RELAY: Token = Token(2);
 pub(super) const SIGN: Token = Token(3);
 pub(super) const CONTROL: Token = Token(4);
 pub(super) const DOOR: Token = Token(5);
-pub(super) const REGISTRAR: Token = Token(6);
-pub(super) const GUARD: Token = Token(7);
+pub(super) const GUARD: Token = Token(6);
 
 /// How many kinds of source have many instances: session, job, and so on. As many numbers, the
 /// lowest, are the single sources above.
-const KINDS: usize = 8;
-
-/// Which of the two registry workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WorkerKind {
-    /// It reads.
-    Looks = 0,
-    /// It registers.
-    Writes = 1,
-}
+const KINDS: usize = 7;
 
 /// The source of an event.
 pub(super) enum EventSource {
@@ -45,8 +35,8 @@ pub(super) enum EventSource {
     Sign,
     /// A client of the signer's socket.
     WantsSignature(u64),
-    /// A registry worker.
-    Door(WorkerKind),
+    /// The registry worker.
+    Door,
     /// The administrator's socket.
     Control,
     /// A client of the administrator's socket.
@@ -97,8 +87,7 @@ pub(super) fn source(event_source: Token) -> EventSource {
         (GUARD, _) => EventSource::Guard,
         (SIGN, _) => EventSource::Sign,
         (CONTROL, _) => EventSource::Control,
-        (DOOR, _) => EventSource::Door(WorkerKind::Looks),
-        (REGISTRAR, _) => EventSource::Door(WorkerKind::Writes),
+        (DOOR, _) => EventSource::Door,
         (_, 0) => EventSource::Session(id),
         (_, 1) => EventSource::Job(id),
         (_, 2) => EventSource::LookUp(id),

@@ -209,7 +209,7 @@ impl Monitor {
                     EventSource::Login(id) => self.handle_worker(id, &mut buffer, now),
                     EventSource::Sign => self.take_calls_to_sign(now),
                     EventSource::WantsSignature(id) => self.handle_caller(id, now),
-                    EventSource::Door(which) => self.handle_registry(which, now),
+                    EventSource::Door => self.handle_registry(now),
                     EventSource::Control => self.take_administrators(now),
                     EventSource::Administers(id) => self.handle_administrator(id, now),
                     EventSource::Guard => self.guard_ended(now),

@@ -1,19 +1,18 @@
 //! The monitor's access to the machine registry.
 //!
 //! Runs in the monitor. A standalone daemon reads the registry itself if that does not block.
-//! Otherwise it asks two worker processes, one that reads and one that registers. Under inetd,
-//! where no other connection would wait, everything is done in the monitor.
+//! Otherwise it asks the registry worker, a process that it starts when needed. Under inetd, where
+//! no other connection would wait, everything is done in the monitor. Must not wait for the worker,
+//! except while the daemon starts.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::super::event_source;
 use super::registry_worker::RegistryWorker;
 use crate::config::paths::Paths;
-use crate::daemon::monitor::event_source::WorkerKind;
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
@@ -21,15 +20,6 @@ use crate::registry::{Doors, Id, process};
 
 /// A question's number, which is never reused.
 pub(in super::super) type Ticket = u64;
-
-/// How long a read of the registry may take: longer than a reader waits for a writer.
-const LOOKING: Duration = Duration::from_secs(8);
-
-/// The same for a write, which is queued behind others: `cos` waits 30 s for an answer.
-const WRITING: Duration = Duration::from_secs(20);
-
-/// How long a worker stays without questions.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Most notes that no connection waits for: beyond that they are dropped.
 const NOTES: usize = 64;
@@ -53,16 +43,15 @@ pub(in super::super) struct Told {
 pub(in super::super) enum RegistryClient {
     /// In this process; with the notes to be written when the one connection is over.
     Here(Box<Doors>, Vec<Question>),
-    /// By worker processes.
+    /// By the worker process.
     Apart(Box<Apart>),
 }
 
-/// The nonblocking reader, and the two workers.
+/// The doors as this process reads them, and the worker if it runs.
 pub(in super::super) struct Apart {
     settings: PathBuf,
-    eyes: Doors,
-    looks: Option<RegistryWorker>,
-    writes: Option<RegistryWorker>,
+    own: Doors,
+    worker: Option<RegistryWorker>,
     next: Ticket,
 }
 
@@ -77,9 +66,8 @@ impl RegistryClient {
         let without = RegistryWorker::check(&settings)?;
         let registry_client = Self::Apart(Box::new(Apart {
             settings,
-            eyes: Doors::here(paths),
-            looks: None,
-            writes: None,
+            own: Doors::here(paths),
+            worker: None,
             next: 1,
         }));
         Ok((registry_client, without))
@@ -125,7 +113,7 @@ impl RegistryClient {
             Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
             Self::Apart(apart) => {
                 if let Question::Look(id) = question {
-                    if let Some(status) = apart.eyes.look_here(id) {
+                    if let Some(status) = apart.own.look_here(id) {
                         return Ok(Asked::Now(Answer::MachineStatus(Box::new(status))));
                     }
                 }
@@ -147,7 +135,7 @@ impl RegistryClient {
         match self {
             Self::Here(_, notes) => notes.push(question),
             Self::Apart(apart) => {
-                let waiting = apart.writes.as_ref().map_or(0, RegistryWorker::waiting);
+                let waiting = apart.worker.as_ref().map_or(0, RegistryWorker::writes);
                 if waiting < NOTES {
                     apart.ask(registry, None, &question, now)?;
                 }
@@ -156,8 +144,8 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Writes the notes that were left for the end, and returns the outcomes. Kills the workers and
-    /// adds them to the unreaped: a worker blocked in disk I/O may not even die.
+    /// Writes the notes that were left for the end, and returns the outcomes. Kills the worker and
+    /// adds it to the unreaped: a worker blocked in disk I/O may not even die.
     pub(in super::super) fn finish(&mut self, unreaped: &mut Vec<Pid>) -> Vec<Answer> {
         let mut all = Vec::new();
         match self {
@@ -166,46 +154,47 @@ impl RegistryClient {
                 all.extend(notes.map(|note| process::answer(doors, note)));
             }
             Self::Apart(apart) => {
-                let both = [apart.looks.take(), apart.writes.take()];
-                unreaped.extend(both.into_iter().flatten().map(RegistryWorker::discard));
+                unreaped.extend(apart.worker.take().map(RegistryWorker::discard));
             }
         }
         all
     }
 
-    /// Handles the messages of one of the workers.
+    /// Handles the worker's messages.
     pub(in super::super) fn hear(
         &mut self,
         registry: &Registry,
-        which: WorkerKind,
         unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<Told> {
         match self {
-            Self::Apart(apart) => apart.hear(registry, which, unreaped, now),
+            Self::Apart(apart) => apart.hear(registry, unreaped, now),
             Self::Here(..) => Vec::new(),
         }
     }
 
-    /// Watches the workers' channels for writability while questions wait.
+    /// Watches the worker's channel for writability while questions wait.
     pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
-        if let Self::Apart(apart) = self {
-            for worker in [&mut apart.looks, &mut apart.writes].into_iter().flatten() {
-                worker.watch_unsent(registry);
-            }
+        if let Some(worker) = self.worker() {
+            worker.watch_unsent(registry);
         }
     }
 
     /// Drops the questions of a connection whose peer has left.
     pub(in super::super) fn forget(&mut self, connection: Connection) {
-        if let Self::Apart(apart) = self {
-            if let Some(writes) = &mut apart.writes {
-                writes.forget(connection);
-            }
+        if let Some(worker) = self.worker() {
+            worker.forget(connection);
         }
     }
 
-    /// Fails overdue questions, and ends a worker that is idle.
+    fn worker(&mut self) -> Option<&mut RegistryWorker> {
+        match self {
+            Self::Apart(apart) => apart.worker.as_mut(),
+            Self::Here(..) => None,
+        }
+    }
+
+    /// Fails overdue questions, and ends the worker if it is idle.
     pub(in super::super) fn tend(
         &mut self,
         registry: &Registry,
@@ -215,37 +204,25 @@ impl RegistryClient {
         let Self::Apart(apart) = self else {
             return Vec::new();
         };
-        let mut told = Vec::new();
-        for which in [WorkerKind::Looks, WorkerKind::Writes] {
-            if apart.worker(which).as_ref().is_some_and(|k| k.is_idle(now)) {
-                unreaped.extend(apart.worker(which).take().map(RegistryWorker::discard));
-            }
-            let late = apart.worker(which).as_ref().is_some_and(|k| k.is_late(now));
-            if late {
-                told.extend(apart.lost(registry, which, unreaped, now));
-            }
+        let worker = apart.worker.as_ref();
+        if worker.is_some_and(|worker| worker.is_idle(now)) {
+            unreaped.extend(apart.worker.take().map(RegistryWorker::discard));
+        } else if worker.is_some_and(|worker| worker.is_late(now)) {
+            return apart.lost(registry, unreaped, now);
         }
-        told
+        Vec::new()
     }
 
     /// Returns when something is due.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
-        let Self::Apart(apart) = self else {
-            return None;
-        };
-        let both = [&apart.looks, &apart.writes].into_iter().flatten();
-        both.filter_map(|k| k.due().or(k.idle_until())).min()
+        match self {
+            Self::Apart(apart) => apart.worker.as_ref()?.deadline(),
+            Self::Here(..) => None,
+        }
     }
 }
 
 impl Apart {
-    fn worker(&mut self, which: WorkerKind) -> &mut Option<RegistryWorker> {
-        match which {
-            WorkerKind::Looks => &mut self.looks,
-            WorkerKind::Writes => &mut self.writes,
-        }
-    }
-
     fn ask(
         &mut self,
         registry: &Registry,
@@ -253,113 +230,62 @@ impl Apart {
         question: &Question,
         now: Instant,
     ) -> Result<Ticket, Fault> {
-        let (which, within) = match question {
-            Question::Look(_) => (WorkerKind::Looks, LOOKING),
-            Question::Introduce(..)
-            | Question::Saw(_)
-            | Question::Register(..)
-            | Question::Activate(..) => (WorkerKind::Writes, WRITING),
-        };
         let ticket = self.next;
         self.next += 1;
-        let settings = self.settings.clone();
-        let worker = match self.worker(which) {
+        let worker = match &mut self.worker {
             Some(worker) => worker,
-            none => none.insert(start(registry, &settings, which)?),
+            none => none.insert(RegistryWorker::start(registry, &self.settings)?),
         };
-        worker.ask(
-            ticket,
-            whose,
-            question.encode(ticket),
-            now + within,
-            now + IDLE,
-        );
+        worker.ask(ticket, whose, question, now);
         Ok(ticket)
     }
 
-    fn hear(
-        &mut self,
-        registry: &Registry,
-        which: WorkerKind,
-        unreaped: &mut Vec<Pid>,
-        now: Instant,
-    ) -> Vec<Told> {
+    fn hear(&mut self, registry: &Registry, unreaped: &mut Vec<Pid>, now: Instant) -> Vec<Told> {
         let mut told = Vec::new();
         loop {
-            let Some(worker) = self.worker(which) else {
+            let Some(worker) = &mut self.worker else {
                 return told;
             };
-            match worker.hear(now + IDLE) {
+            match worker.hear(now) {
                 Ok(Some(answer)) => told.extend(answer),
                 Ok(None) => return told,
                 Err(_) => {
-                    told.extend(self.lost(registry, which, unreaped, now));
+                    told.extend(self.lost(registry, unreaped, now));
                     return told;
                 }
             }
         }
     }
 
-    /// Handles a worker that is dead or must be killed. If a question is late, all fail. Otherwise
-    /// the questions are asked again, except for a first one that was asked again before.
-    fn lost(
-        &mut self,
-        registry: &Registry,
-        which: WorkerKind,
-        unreaped: &mut Vec<Pid>,
-        now: Instant,
-    ) -> Vec<Told> {
-        let Some(mut old) = self.worker(which).take() else {
+    /// Handles a worker that is dead or must be killed: some of its questions fail
+    /// ([`Unanswered::fail_some`]), and the others are asked again.
+    ///
+    /// [`Unanswered::fail_some`]: super::registry_worker::Unanswered::fail_some
+    fn lost(&mut self, registry: &Registry, unreaped: &mut Vec<Pid>, now: Instant) -> Vec<Told> {
+        let Some(mut old) = self.worker.take() else {
             return Vec::new();
         };
-        let mut told = Vec::new();
-        let is_late = old.is_late(now);
-        let mut waiting = old.take_waiting();
+        let mut unanswered = old.take_unanswered();
         unreaped.push(old.discard());
-        if is_late {
-            // What delays one question delays the others as well.
-            let late = "the registry did not answer in time";
-            told.extend(waiting.drain(..).map(|a| a.failed(late)));
-        } else if waiting.front().is_some_and(|a| a.again) {
-            // The first time, the worker may have ended because the inner door was moved.
-            let first = waiting.pop_front();
-            told.extend(first.map(|a| a.failed("the registry process has died twice")));
-        }
+        let mut told = unanswered.fail_some(now);
         // The next question starts another.
-        if waiting.is_empty() {
+        if unanswered.is_empty() {
             return told;
         }
-        match start(registry, &self.settings, which) {
+        match RegistryWorker::start(registry, &self.settings) {
             Ok(mut worker) => {
-                for mut asked in waiting {
-                    asked.again = true;
-                    worker.ask_again(asked, now + IDLE);
-                }
-                *self.worker(which) = Some(worker);
+                worker.ask_again(unanswered, now);
+                self.worker = Some(worker);
             }
-            Err(e) => {
-                let why = format!("the registry process: {e}");
-                told.extend(waiting.into_iter().map(|a| a.failed(&why)));
-            }
+            Err(e) => told.extend(unanswered.fail(&format!("the registry process: {e}"))),
         }
         told
     }
 }
 
-/// Starts a worker. One that registers is sent one question at a time, so that the questions of a
-/// peer that has left can be dropped.
-fn start(registry: &Registry, settings: &Path, which: WorkerKind) -> Result<RegistryWorker, Fault> {
-    match which {
-        WorkerKind::Looks => {
-            RegistryWorker::start(registry, settings, event_source::DOOR, usize::MAX)
-        }
-        WorkerKind::Writes => RegistryWorker::start(registry, settings, event_source::REGISTRAR, 1),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::registry_worker::tests::forked;
+    use super::super::registry_worker::{WRITING, tests::forked};
     use super::*;
     use crate::config::scratch::Scratch;
 
@@ -369,9 +295,8 @@ mod tests {
         let paths = Scratch::new().paths();
         let mut registry_client = RegistryClient::Apart(Box::new(Apart {
             settings: paths.settings(),
-            eyes: Doors::here(&paths),
-            looks: Some(forked(|_| std::thread::sleep(WRITING))),
-            writes: None,
+            own: Doors::here(&paths),
+            worker: Some(forked(|_| std::thread::sleep(WRITING))),
             next: 1,
         }));
         let mut unreaped = Vec::new();

@@ -1,23 +1,27 @@
-//! One registry worker as the monitor sees it, and its questions, in the order in which it will
-//! answer. Runs in the monitor.
+//! The registry worker as the monitor sees it, and the questions that it has not answered. Runs in
+//! the monitor.
+//!
+//! The worker answers looks and writes in two threads (`registry::process`), each kind in the order
+//! of its questions. Must not wait for it, except while the daemon starts.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mio::{Registry, Token};
+use mio::Registry;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
+use super::super::event_source;
 use super::registry_client::{Ticket, Told};
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::ipc::watch::Watch;
 use crate::ipc::{Channel, Incoming};
-use crate::registry::asked::{Answer, MESSAGE};
+use crate::registry::asked::{Answer, MESSAGE, Question};
 use crate::registry::process as door;
 use crate::sys::oom::OomPriority;
 use crate::sys::process;
@@ -26,24 +30,82 @@ use crate::sys::process;
 /// fast disk.
 const STARTING: Duration = Duration::from_secs(120);
 
+/// How long a read of the registry may take: longer than a reader waits for a writer.
+const LOOKING: Duration = Duration::from_secs(8);
+
+/// The same for a write, which is queued behind others: `cos` waits 30 s for an answer.
+pub(super) const WRITING: Duration = Duration::from_secs(20);
+
+/// How long the worker stays without questions.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// A question that was asked.
-pub(super) struct Asked {
+struct Asked {
     ticket: Ticket,
     whose: Option<Connection>,
     question: Zeroizing<Vec<u8>>,
-    pub(super) until: Instant,
+    until: Instant,
     /// It was asked before, of a process that has ended.
-    pub(super) again: bool,
+    again: bool,
 }
 
 impl Asked {
     /// Returns a failure as its answer.
-    pub(super) fn failed(self, why: &str) -> Told {
+    fn failed(self, why: &str) -> Told {
         Told {
             whose: self.whose,
             ticket: self.ticket,
             answer: Answer::Fault(why.to_owned()),
         }
+    }
+}
+
+/// The questions that have no answer yet.
+#[derive(Default)]
+pub(super) struct Unanswered {
+    /// All of them were sent.
+    looks: VecDeque<Asked>,
+    /// Only the first was sent, so that those of a peer that leaves can be dropped.
+    writes: VecDeque<Asked>,
+}
+
+impl Unanswered {
+    /// Returns the deadline of the next answer.
+    fn due(&self) -> Option<Instant> {
+        let first = [self.looks.front(), self.writes.front()];
+        first.into_iter().flatten().map(|a| a.until).min()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.due().is_none()
+    }
+
+    /// Fails all questions. Returns the answers.
+    pub(super) fn fail(&mut self, why: &str) -> Vec<Told> {
+        let all = self.looks.drain(..).chain(self.writes.drain(..));
+        all.map(|a| a.failed(why)).collect()
+    }
+
+    /// Fails questions of a worker that has ended, and returns their answers. The others may be
+    /// asked again.
+    ///
+    /// If a look is late, all looks fail, since what delays one delays the others. The same applies
+    /// to writes. Of a kind that is not late, only the first fails, and only if it was asked before:
+    /// it may have ended the worker, while the others may have nothing to do with its end.
+    pub(super) fn fail_some(&mut self, now: Instant) -> Vec<Told> {
+        let mut told = Vec::new();
+        for kind in [&mut self.looks, &mut self.writes] {
+            let first = kind.front();
+            if first.is_some_and(|a| a.until <= now) {
+                let late = "the registry did not answer in time";
+                told.extend(kind.drain(..).map(|a| a.failed(late)));
+            } else if first.is_some_and(|a| a.again) {
+                // The first time, the worker may have ended because the inner door was moved.
+                let first = kind.pop_front();
+                told.extend(first.map(|a| a.failed("the registry process has died twice")));
+            }
+        }
+        told
     }
 }
 
@@ -57,41 +119,31 @@ pub(super) struct RegistryWorker {
     began: bool,
     /// The faults despite which the daemon starts.
     without: Vec<Fault>,
-    waiting: VecDeque<Asked>,
-    /// How many of these it has been sent, and how many it may be sent at a time.
-    sent: usize,
-    at_a_time: usize,
+    unanswered: Unanswered,
     idle_until: Option<Instant>,
 }
 
 impl RegistryWorker {
-    fn of(pid: Pid, channel: Channel, at_a_time: usize) -> Self {
+    fn of(pid: Pid, channel: Channel) -> Self {
         Self {
             pid,
             channel,
             watch: None,
             began: false,
             without: Vec::new(),
-            waiting: VecDeque::new(),
-            sent: 0,
-            at_a_time,
+            unanswered: Unanswered::default(),
             idle_until: None,
         }
     }
 
-    fn launch(
-        settings: &Path,
-        watched: Option<(&Registry, Token)>,
-        at_a_time: usize,
-    ) -> Result<Self, Fault> {
+    fn launch(settings: &Path, registry: Option<&Registry>) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         // Before there is a process, which would otherwise have to be killed and reaped.
-        let watch =
-            watched.map(|(registry, event_source)| Watch::new(registry, &channel, event_source));
+        let watch = registry.map(|r| Watch::new(r, &channel, event_source::DOOR));
         let watch = watch.transpose()?;
         let pid = process::again("cosserver: door", theirs.as_fd(), OomPriority::Original)?;
         let starts = watch.is_none();
-        let mut worker = Self::of(pid, channel, at_a_time);
+        let mut worker = Self::of(pid, channel);
         worker.watch = watch;
         match worker
             .channel
@@ -111,7 +163,7 @@ impl RegistryWorker {
     /// # Errors
     /// Fails if the registry is not sound, or if no process is available.
     pub(super) fn check(settings: &Path) -> Result<Vec<Fault>, Fault> {
-        let mut worker = Self::launch(settings, None, 0)?;
+        let mut worker = Self::launch(settings, None)?;
         let until = Instant::now() + STARTING;
         let checked = worker.wait_for_the_beginning(until);
         let without = std::mem::take(&mut worker.without);
@@ -128,7 +180,7 @@ impl RegistryWorker {
             if !self.channel.wait_until(until)? {
                 return Err(Fault::new("timed out while checking the machine registry"));
             }
-            drop(self.hear(until)?);
+            drop(self.hear(Instant::now())?);
         }
         Ok(())
     }
@@ -137,13 +189,8 @@ impl RegistryWorker {
     ///
     /// # Errors
     /// Fails if no process is available.
-    pub(super) fn start(
-        registry: &Registry,
-        settings: &Path,
-        event_source: Token,
-        at_a_time: usize,
-    ) -> Result<Self, Fault> {
-        Self::launch(settings, Some((registry, event_source)), at_a_time)
+    pub(super) fn start(registry: &Registry, settings: &Path) -> Result<Self, Fault> {
+        Self::launch(settings, Some(registry))
     }
 
     /// Watches for writability while questions wait.
@@ -159,54 +206,58 @@ impl RegistryWorker {
         &mut self,
         ticket: Ticket,
         whose: Option<Connection>,
-        question: Vec<u8>,
-        until: Instant,
-        idle_until: Instant,
+        question: &Question,
+        now: Instant,
     ) {
+        let Unanswered { looks, writes } = &mut self.unanswered;
+        let (kind, within, is_sent_now) = match question {
+            Question::Look(_) => (looks, LOOKING, true),
+            Question::Introduce(..)
+            | Question::Saw(_)
+            | Question::Register(..)
+            | Question::Activate(..) => {
+                let is_first = writes.is_empty();
+                (writes, WRITING, is_first)
+            }
+        };
         let asked = Asked {
             ticket,
             whose,
-            question: Zeroizing::new(question),
-            until,
+            question: Zeroizing::new(question.encode(ticket)),
+            until: now + within,
             again: false,
         };
-        self.ask_again(asked, idle_until);
-    }
-
-    /// Asks it a question that another worker has not answered.
-    pub(super) fn ask_again(&mut self, asked: Asked, idle_until: Instant) {
-        self.waiting.push_back(asked);
-        self.idle_until = Some(idle_until);
-        self.send();
-    }
-
-    /// Sends it as many questions as it may have now.
-    fn send(&mut self) {
-        while self.sent < self.at_a_time {
-            let Some(asked) = self.waiting.get(self.sent) else {
-                return;
-            };
-            // If it is dead, the end of its channel follows, and the next worker is asked.
-            let _ = self.channel.send(asked.question.to_vec(), Vec::new());
-            self.sent += 1;
+        if is_sent_now {
+            send(&mut self.channel, &asked);
         }
+        kind.push_back(asked);
+        self.idle_until = Some(now + IDLE);
     }
 
-    /// Drops the questions of a connection whose peer has left, if they were not sent yet.
+    /// Asks it the questions that another worker has not answered. Their deadlines remain.
+    pub(super) fn ask_again(&mut self, unanswered: Unanswered, now: Instant) {
+        self.unanswered = unanswered;
+        let Unanswered { looks, writes } = &mut self.unanswered;
+        for asked in looks.iter_mut().chain(writes.front_mut()) {
+            asked.again = true;
+            send(&mut self.channel, asked);
+        }
+        self.idle_until = Some(now + IDLE);
+    }
+
+    /// Drops the writes of a connection whose peer has left, if they were not sent yet.
     pub(super) fn forget(&mut self, connection: Connection) {
-        let mut at = 0;
-        let sent = self.sent;
-        self.waiting.retain(|asked| {
-            at += 1;
-            at <= sent || asked.whose != Some(connection)
-        });
+        let mut is_sent = true;
+        self.unanswered
+            .writes
+            .retain(|asked| std::mem::take(&mut is_sent) || asked.whose != Some(connection));
     }
 
     /// Returns its messages; `None`: there are none now.
     ///
     /// # Errors
     /// Fails if it is gone, sends something out of turn, or cannot open the registry.
-    pub(super) fn hear(&mut self, idle_until: Instant) -> Result<Option<Vec<Told>>, Fault> {
+    pub(super) fn hear(&mut self, now: Instant) -> Result<Option<Vec<Told>>, Fault> {
         let mut buffer = vec![0; MESSAGE];
         self.channel.flush()?;
         let message = match self.channel.receive(&mut buffer)? {
@@ -225,22 +276,29 @@ impl RegistryWorker {
         if ticket == 0 && !self.began {
             self.began = true;
             return match answer {
-                Answer::Fault(why) if self.waiting.is_empty() => Err(Fault::new(why)),
+                Answer::Fault(why) if self.unanswered.is_empty() => Err(Fault::new(why)),
                 // It ends now: all that wait get the reason.
-                Answer::Fault(why) => {
-                    let waiting = self.take_waiting();
-                    Ok(Some(waiting.into_iter().map(|a| a.failed(&why)).collect()))
-                }
+                Answer::Fault(why) => Ok(Some(self.unanswered.fail(&why))),
                 Answer::Done | Answer::MachineStatus(_) | Answer::RegistrationOutcome(_) => {
                     Ok(Some(Vec::new()))
                 }
             };
         }
-        let asked = self.waiting.pop_front().filter(|a| a.ticket == ticket);
+        let Unanswered { looks, writes } = &mut self.unanswered;
+        let is_first = |kind: &VecDeque<Asked>| kind.front().is_some_and(|a| a.ticket == ticket);
+        let asked = if is_first(looks) {
+            looks.pop_front()
+        } else if is_first(writes) {
+            let asked = writes.pop_front();
+            if let Some(next) = writes.front() {
+                send(&mut self.channel, next);
+            }
+            asked
+        } else {
+            None
+        };
         let asked = asked.ok_or_else(wrong)?;
-        self.sent = self.sent.saturating_sub(1);
-        self.idle_until = Some(idle_until);
-        self.send();
+        self.idle_until = Some(now + IDLE);
         Ok(Some(vec![Told {
             whose: asked.whose,
             ticket,
@@ -248,35 +306,29 @@ impl RegistryWorker {
         }]))
     }
 
-    /// Returns how many questions it has not answered.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Returns how many writes it has not answered.
+    pub(super) fn writes(&self) -> usize {
+        self.unanswered.writes.len()
     }
 
     /// Takes the questions that it has not answered.
-    pub(super) fn take_waiting(&mut self) -> VecDeque<Asked> {
-        self.sent = 0;
-        std::mem::take(&mut self.waiting)
+    pub(super) fn take_unanswered(&mut self) -> Unanswered {
+        std::mem::take(&mut self.unanswered)
     }
 
-    /// Returns the deadline of its next answer.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.waiting.front().map(|a| a.until)
+    /// Returns the deadline of its next answer, or until when it stays without a question.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.unanswered.due().or(self.idle_until)
     }
 
     /// Whether an answer is late.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.due().is_some_and(|until| until <= now)
-    }
-
-    /// Returns until when it stays without a question.
-    pub(super) const fn idle_until(&self) -> Option<Instant> {
-        self.idle_until
+        self.unanswered.due().is_some_and(|until| until <= now)
     }
 
     /// Whether it has been idle for long.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
-        self.waiting.is_empty() && self.idle_until.is_some_and(|until| until <= now)
+        self.unanswered.is_empty() && self.idle_until.is_some_and(|until| until <= now)
     }
 
     /// Kills it. Returns its process ID, to be reaped.
@@ -286,16 +338,23 @@ impl RegistryWorker {
     }
 }
 
+/// Sends a question. If the worker is dead, the end of its channel follows, and the next worker is
+/// asked.
+fn send(channel: &mut Channel, asked: &Asked) {
+    let _ = channel.send(asked.question.to_vec(), Vec::new());
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::registry::Id;
     use crate::sys::forked::Forked;
 
     /// Returns a registry worker that runs this with its end of the channel instead.
     pub(in super::super) fn forked(work: impl FnOnce(Channel)) -> RegistryWorker {
         let (ours, theirs) = Channel::pair().unwrap();
         let child = Forked::start(|| work(Channel::new(theirs))).unwrap();
-        RegistryWorker::of(child.pid, ours, 1)
+        RegistryWorker::of(child.pid, ours)
     }
 
     /// Endless notes about faults once delayed the daemon's start forever.
@@ -322,10 +381,86 @@ pub(super) mod tests {
             let note = Answer::Fault("x".into()).encode(door::WITHOUT);
             channel.deliver(note.to_vec(), STARTING).unwrap();
         });
-        let watch = Watch::new(poll.registry(), &worker.channel, Token(1));
+        let watch = Watch::new(poll.registry(), &worker.channel, event_source::DOOR);
         worker.watch = Some(watch.unwrap());
         assert!(worker.channel.wait_until(until).unwrap());
         assert!(worker.hear(until).is_err());
+        waitpid(worker.discard(), None).unwrap();
+    }
+
+    const LOOK: Question = Question::Look(Id([1; 16]));
+    const WRITE: Question = Question::Saw(Id([2; 16]));
+
+    /// Asks questions with tickets from 1 on.
+    fn ask_all(worker: &mut RegistryWorker, questions: &[Question], now: Instant) {
+        for (ticket, question) in (1..).zip(questions) {
+            worker.ask(ticket, Some(7), question, now);
+        }
+    }
+
+    fn tickets(told: &[Told]) -> Vec<Ticket> {
+        told.iter().map(|t| t.ticket).collect()
+    }
+
+    /// The worker gets the second write only after it has answered the first.
+    #[test]
+    fn looks_are_sent_and_answered_beside_a_write() {
+        let now = Instant::now();
+        let mut worker = forked(|mut channel| {
+            let mut buffer = vec![0; MESSAGE];
+            let mut next = |channel: &Channel| match channel.receive_until(&mut buffer, now + IDLE)
+            {
+                Ok(Incoming::Message(message, _)) => Question::decode(&message).map(|q| q.0),
+                _ => None,
+            };
+            let got = [next(&channel), next(&channel), next(&channel)];
+            if got == [Some(1), Some(3), Some(4)] {
+                for ticket in [3, 1] {
+                    channel.deliver(Answer::Done.encode(ticket), IDLE).unwrap();
+                }
+                if let Some(ticket) = next(&channel) {
+                    channel.deliver(Answer::Done.encode(ticket), IDLE).unwrap();
+                }
+            }
+        });
+        worker.began = true;
+        ask_all(&mut worker, &[WRITE, WRITE, LOOK, LOOK], now);
+        for ticket in [3, 1, 2] {
+            assert!(worker.channel.wait_until(now + IDLE).unwrap());
+            let told = worker.hear(now).unwrap().unwrap();
+            assert_eq!(tickets(&told), [ticket]);
+        }
+        assert_eq!((worker.writes(), worker.unanswered.looks.len()), (0, 1));
+        waitpid(worker.discard(), None).unwrap();
+    }
+
+    #[test]
+    fn late_questions_fail_and_those_of_the_other_kind_are_asked_again_once() {
+        let now = Instant::now();
+        let mut worker = forked(|_| ());
+        ask_all(&mut worker, &[LOOK, WRITE, LOOK, WRITE], now);
+        assert_eq!(worker.deadline(), Some(now + LOOKING));
+        let mut left = worker.take_unanswered();
+        assert_eq!(tickets(&left.fail_some(now + LOOKING)), [1, 3]);
+        // Another worker dies at once.
+        worker.ask_again(left, now);
+        assert_eq!(worker.deadline(), Some(now + WRITING));
+        let mut left = worker.take_unanswered();
+        assert_eq!(tickets(&left.fail_some(now)), [2]);
+        assert_eq!(tickets(&left.fail_some(now + WRITING)), [4]);
+        assert!(left.is_empty());
+        waitpid(worker.discard(), None).unwrap();
+    }
+
+    #[test]
+    fn questions_of_a_peer_that_left_are_dropped_unless_they_were_sent() {
+        let now = Instant::now();
+        let mut worker = forked(|_| ());
+        ask_all(&mut worker, &[WRITE, LOOK, WRITE, WRITE], now);
+        worker.forget(8);
+        assert_eq!(worker.writes(), 3);
+        worker.forget(7);
+        assert_eq!(tickets(&worker.unanswered.fail("")), [2, 1]);
         waitpid(worker.discard(), None).unwrap();
     }
 }
