@@ -399,7 +399,9 @@ fn edit_that_is_left_or_interrupted_changes_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(copies(&s).is_empty());
     // An editor that an interrupt ends has failed.
-    let (mut terminal, mut child) = at_a_terminal(&s, "echo ready; sleep 60");
+    // A shell that starts a program when the signal comes heeds it once that program has ended.
+    let script = "echo ready; while :; do sleep 0.1; done";
+    let (mut terminal, mut child) = at_a_terminal(&s, script);
     sees(&terminal, "ready");
     terminal.write_all(&[3]).unwrap();
     sees(&terminal, "the editor failed");
