@@ -48,7 +48,8 @@ pub fn main() -> ExitCode {
         Ok(Parsed::Tell(text)) => out.say(&text),
         Ok(Parsed::Run(command, call)) => {
             out.verbose(call.given("v"));
-            noted::noting(call.paths().ok(), command.changes, &out, || (command.run)(&call, &out))
+            let changes = command.changes.of(&call);
+            noted::noting(call.paths().ok(), changes, &out, || (command.run)(&call, &out))
         }
         Ok(Parsed::Nothing(call)) if is_at_a_terminal() => {
             noted::noting(call.paths().ok(), Changes::Registry, &out, || doors::menu::run(&call, &out))

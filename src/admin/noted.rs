@@ -4,6 +4,7 @@
 //! Runs in `cosadm`. Owns no file: it reads and writes through [`Noted`], before and after the
 //! command. Must not wait for the inner door, which may hang, if the command does not change it.
 
+use super::call::Call;
 use super::out::{Failure, Out};
 use crate::config::paths::Paths;
 use crate::fault::Fault;
@@ -18,6 +19,19 @@ pub(super) enum Changes {
     Own,
     /// The inner door as well.
     Registry,
+    /// The file that the first operand names.
+    File,
+}
+
+impl Changes {
+    /// Returns what this call may change.
+    pub(super) fn of(self, call: &Call) -> Self {
+        match self {
+            Self::File if call.operand(0) == "sestab" => Self::Own,
+            Self::File | Self::Registry => Self::Registry,
+            Self::Nothing | Self::Own => self,
+        }
+    }
 }
 
 /// Runs a command. If it has changed the registry, updates the registry note with the new counts
@@ -31,7 +45,7 @@ pub(super) fn noting(
     let now: fn(&Paths) -> Noted = match changes {
         Changes::Nothing => return run(),
         Changes::Own => Noted::own,
-        Changes::Registry => Noted::now,
+        Changes::Registry | Changes::File => Noted::now,
     };
     let paths = paths.filter(Noted::is_there);
     let before = paths.as_ref().map(now);

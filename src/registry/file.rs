@@ -281,12 +281,14 @@ impl Table {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let opened = options.read(true).custom_flags(flags).open(real);
         let opened = opened.and_then(|file| file.metadata().map(|about| (file, about)));
-        opened.map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Fault::of(&self.path, "there is no such file"),
-            _ if e.raw_os_error() == Some(libc::ELOOP) => {
-                Fault::of(&self.path, "it is no plain file")
+        opened.map_err(|e| {
+            if e.kind() == ErrorKind::NotFound {
+                return Fault::of(&self.path, "there is no such file");
             }
-            _ => Fault::of(&self.path, e),
+            if e.raw_os_error() == Some(libc::ELOOP) {
+                return Fault::of(&self.path, "it is no plain file");
+            }
+            Fault::of(&self.path, e)
         })
     }
 
@@ -422,9 +424,7 @@ impl Table {
         self.scan(file, from, |_, line| {
             let place = text::place(line);
             if place == Some(own) {
-                if let Line::Machine(row) | Line::Wrong(_, Some(row)) = self.format.line(line) {
-                    rows.push(row);
-                }
+                rows.extend(self.format.line(line).row());
             }
             !is_sorted || place.is_none_or(|place| place <= own)
         })?;

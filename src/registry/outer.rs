@@ -22,6 +22,7 @@ pub(super) const FORMAT: Format = Format {
     // A folder that is none denies.
     settings: &[("level", |v| level_of(v).is_some()), ("folder", |_| true)],
     kinds: &[Kind::Include, Kind::Exclude],
+    has_passwords: false,
     is_exclusive: false,
 };
 

@@ -21,6 +21,9 @@ pub(super) const LINE: usize = 8_192;
 /// The first word of a line with a password.
 const PASSWORD: &str = "password";
 
+/// Tells whether a setting can have this value.
+type IsRight = fn(&[u8]) -> bool;
+
 /// What one of the two files holds.
 pub(super) struct Format {
     /// What the file is, for errors.
@@ -29,9 +32,11 @@ pub(super) struct Format {
     pub(super) name: &'static str,
     /// The names of its settings, in the order in which they are written, and what tells whether a
     /// value is right.
-    pub(super) settings: &'static [(&'static str, fn(&[u8]) -> bool)],
+    pub(super) settings: &'static [(&'static str, IsRight)],
     /// What it says of a machine.
     pub(super) kinds: &'static [Kind],
+    /// Whether it holds passwords.
+    pub(super) has_passwords: bool,
     /// Whether it says one thing of a machine at a time.
     pub(super) is_exclusive: bool,
 }
@@ -192,6 +197,21 @@ pub(super) enum Line<'a> {
     Wrong(&'static str, Option<Row>),
 }
 
+impl Line<'_> {
+    /// Returns the machine's line, if it counts.
+    pub(super) fn row(self) -> Option<Row> {
+        match self {
+            Self::Machine(row) | Self::Wrong(_, Some(row)) => Some(row),
+            Self::Nothing
+            | Self::Changes(_)
+            | Self::Sorted(..)
+            | Self::Setting(..)
+            | Self::Password(_)
+            | Self::Wrong(_, None) => None,
+        }
+    }
+}
+
 impl Format {
     /// Parses a line without its end.
     pub(super) fn line<'a>(&self, line: &'a [u8]) -> Line<'a> {
@@ -221,7 +241,7 @@ impl Format {
                     |(time, size)| Line::Sorted(time, size),
                 )
             }
-            b"password" if self.is_exclusive => {
+            b"password" if self.has_passwords => {
                 let parsed = std::str::from_utf8(line).ok().and_then(Hashed::parse);
                 parsed.map_or(Line::Wrong("it is no password", None), Line::Password)
             }
@@ -350,24 +370,17 @@ impl Document {
     ///
     /// # Errors
     /// The first line is that of another file, or of another version.
-    pub(super) fn parse(mut text: &[u8], format: &'static Format) -> Result<Self, String> {
+    pub(super) fn parse(text: &[u8], format: &'static Format) -> Result<Self, String> {
         let mut all = Self::new(format);
         all.is_changed = false;
-        let mut line = Vec::new();
-        let mut number = 0;
         // Comments, of which it is not known yet whether a machine follows.
         let mut before = Vec::new();
-        // Reading from memory never fails.
-        while next_line(&mut text, &mut line).unwrap_or(0) > 0 {
-            number += 1;
-            if number == 1 {
-                format.check_first(&line)?;
-                continue;
-            }
-            all.take(number, &line, &mut before);
-        }
-        if number == 0 {
-            format.check_first(b"")?;
+        let mut lines = (1..).zip(text.split_inclusive(|b| *b == b'\n'));
+        let (_, first) = lines.next().unwrap_or_default();
+        format.check_first(first)?;
+        for (number, line) in lines {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            all.take(number, line, &mut before);
         }
         all.tail = before;
         // Keeps the order of two lines of one machine.
@@ -379,13 +392,17 @@ impl Document {
     fn take(&mut self, number: usize, line: &[u8], before: &mut Vec<u8>) {
         let parsed = self.format.line(line);
         if let Some(id) = id_of(line) {
-            let kind = match &parsed {
-                Line::Machine(row) | Line::Wrong(_, Some(row)) => Some(row.kind),
-                _ => None,
+            let wrong = match &parsed {
+                Line::Wrong(why, _) => Some(*why),
+                Line::Nothing
+                | Line::Changes(_)
+                | Line::Sorted(..)
+                | Line::Setting(..)
+                | Line::Password(_)
+                | Line::Machine(_) => None,
             };
-            if let Line::Wrong(why, _) = parsed {
-                self.wrong.push((number, why));
-            }
+            let kind = parsed.row().map(|row| row.kind);
+            self.wrong.extend(wrong.map(|why| (number, why)));
             let start = before.len();
             let mut text = std::mem::take(before);
             text.extend_from_slice(line);
@@ -512,10 +529,7 @@ impl Document {
 
     fn parsed(&self, entry: &Entry) -> Option<Row> {
         let line = entry.text.get(entry.line..)?.strip_suffix(b"\n")?;
-        match self.format.line(line) {
-            Line::Machine(row) | Line::Wrong(_, Some(row)) => Some(row),
-            _ => None,
-        }
+        self.format.line(line).row()
     }
 
     /// Writes a machine's line. It replaces one that says the same, or whatever the file says of

@@ -329,5 +329,5 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         ),
         edit::edit,
     )
-    .changing(Changes::Registry),
+    .changing(Changes::File),
 ];

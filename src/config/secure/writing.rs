@@ -271,12 +271,13 @@ impl Kept {
 
 /// Returns the fault of a file that was not written.
 pub fn not_written(path: &Path, e: io::Error) -> Fault {
-    let words = match e.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
-            format!("it cannot be written ({e})")
-        }
-        _ => format!("it was not written: {e}"),
+    let is_one_of = |kinds: [ErrorKind; 2]| kinds.contains(&e.kind());
+    let words = if is_one_of([ErrorKind::StorageFull, ErrorKind::QuotaExceeded]) {
+        "the disk is full".to_owned()
+    } else if is_one_of([ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied]) {
+        format!("it cannot be written ({e})")
+    } else {
+        format!("it was not written: {e}")
     };
     Fault::of(path, format!("{words}; nothing was changed"))
 }
