@@ -14,7 +14,7 @@
 //! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the ground.
 //!
 //! Start with `daemon/gate/connection.rs` (an unauthenticated connection) and
-//! `daemon/monitor/answer.rs` (the decision).
+//! `daemon/monitor/pipeline.rs` (the decision).
 
 pub mod admin;
 pub mod auth;

@@ -175,7 +175,7 @@ impl Monitor {
             self.tend_logins(now);
         }
         if self.doors.deadline().is_some_and(|at| at <= now) {
-            self.tend_doors(now);
+            self.tend_registry(now);
         }
         if self.sign_socket.deadline().is_some_and(|at| at <= now) {
             self.sign_socket.tend(now);

@@ -10,9 +10,9 @@ use std::time::Instant;
 use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
-use super::handover::Handover;
 use super::login_end::ASKED_ON;
 use super::logins::{Answered, Detached, Login, LoginId, MADE_ROOM, Room, Stage, Who};
+use super::pipeline::Handover;
 use super::preauth::{Preauth, Reject};
 use super::refuse::LEFT;
 use super::sessions::shares::Holder;

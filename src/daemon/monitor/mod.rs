@@ -6,19 +6,14 @@
 //! look up names and accounts.
 
 mod accounts;
-mod answer;
-mod begin;
 mod briefing;
 mod callers;
 mod children;
 mod complain;
 mod control;
-mod doors;
-mod enrol;
 mod event_source;
 mod first_accounts;
 mod guard;
-mod handover;
 mod hosts;
 mod inetd;
 mod key_cache;
@@ -32,9 +27,11 @@ mod look_ups;
 mod notify;
 pub mod options;
 mod pid_file;
+mod pipeline;
 mod preauth;
 mod protect;
 mod refuse;
+mod registry_client;
 mod room;
 mod run_folder;
 mod sessions;
@@ -54,7 +51,7 @@ use nix::unistd::Pid;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::daemon::sources::Networks;
-use crate::ipc::gate::{Connection, Question};
+use crate::ipc::gate::{Complaint, Connection, Question};
 use crate::ipc::watch::Batches;
 use crate::ipc::{self, Incoming};
 use crate::log::{Level, Log};
@@ -66,14 +63,16 @@ use crate::sys::sandbox::{SandboxConfig, SandboxStatus};
 use crate::sys::signals::Signals;
 use accounts::Accounts;
 use children::Child;
-use doors::RegistryClient;
 use event_source::EventSource;
 use hosts::Hosts;
 use key_cache::KeyCache;
 use logins::Logins;
 use look_ups::{LookUp, LookUps};
 use notify::Manager;
+use pipeline::awaited::Awaited;
+use pipeline::guesses::Guesses;
 use preauth::{Pending, Preauth};
+use registry_client::RegistryClient;
 use sessions::Sessions;
 
 pub use guard::standby_main as standby_guard;
@@ -105,7 +104,7 @@ struct Monitor {
     /// The addresses that HOSTINFO lists.
     listed: Networks,
     /// Connections that wait for a name.
-    awaited: Vec<doors::Awaited>,
+    awaited: Vec<Awaited>,
     accounts: Accounts,
     look_ups: LookUps,
     unauthenticated: HashMap<Connection, Preauth>,
@@ -120,7 +119,7 @@ struct Monitor {
     /// The access to the machine registry.
     doors: RegistryClient,
     /// Rate limits of activation passwords, by source.
-    guesses: doors::Guesses,
+    guesses: Guesses,
     /// The socket at which users of this host have their requests signed.
     sign_socket: signing::SignSocket,
     /// The socket at which the administrator lists sessions.
@@ -224,6 +223,37 @@ impl Monitor {
     }
 
     // ---- what the gate and the relay say ----
+
+    /// Answers one question of the gate.
+    pub(super) fn answer(&mut self, question: &Question<'_>, fds: Vec<OwnedFd>, now: Instant) {
+        match *question {
+            Question::Hello(c, from, record) => self.greet(c, from, record),
+            Question::ClientHello(c, record) => {
+                let socket = fds.into_iter().next();
+                let outcome = self.open(c, record, socket, now);
+                self.conclude(c, outcome);
+            }
+            Question::Sealed(c, record) => {
+                let outcome = self.take_piece(c, record, now);
+                self.conclude(c, outcome);
+            }
+            Question::Gone(c) => self.forget(c),
+            Question::Left(c) => self.handle_left(c),
+            Question::Empty => self.gate_is_empty = true,
+            Question::TurnedAway(why, from) => {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("peer", &from), ("cause", &why.name())];
+                if why != Complaint::Probe {
+                    self.log.log_ratelimited(Level::Warning, "closed", &pairs);
+                }
+            }
+        }
+    }
+
+    /// Logs a step of a request, for `-d`.
+    pub(super) fn step(&mut self, what: &str, pairs: &[(&str, &dyn std::fmt::Display)]) {
+        self.log.say(Level::Debug, what, pairs);
+    }
 
     fn handle_gate(&mut self, buffer: &mut [u8], now: Instant) {
         if !self.gate.flush() {

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use super::doors::pending_admission::PendingAdmission;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
+use super::pipeline::admission::PendingAdmission;
 use super::talk::Talk;
 use crate::auth::policy::{Exec, Granted};
 use crate::auth::{AuthenticatedHost, Greeted};

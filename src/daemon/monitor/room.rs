@@ -1,7 +1,8 @@
-//! The number of sessions that the limit of open files allows: none is started that the relay could
-//! not take. Runs in the monitor.
+//! Whether one more session may be started: the limits of sessions, of open files and of each
+//! holder. None is started that the relay could not take. Runs in the monitor.
 
 use super::Monitor;
+use super::sessions::shares::Holder;
 use crate::config::settings::Settings;
 use crate::ipc::relay::SESSION_DESCRIPTORS;
 use crate::log::Level;
@@ -30,6 +31,32 @@ pub(super) fn sessions(descriptors: u64) -> usize {
 }
 
 impl Monitor {
+    /// Returns why no job may be started now, if so.
+    pub(super) fn cannot_start(&self) -> Option<&'static str> {
+        let sessions = self.sessions.len() + self.logins.detached_count();
+        if sessions >= self.settings.limits.sessions {
+            return Some("too many sessions");
+        }
+        if self.inetd.is_none() && sessions >= self.room {
+            return Some("too many sessions for the limit of open files");
+        }
+        // A client that was greeted before SIGTERM is new all the same.
+        if self.stopping.is_some() {
+            return Some("the daemon is stopping");
+        }
+        // Without a relay a command must not even begin.
+        if self.relay.channel().is_none() {
+            return Some("the relay has died and is being restarted");
+        }
+        None
+    }
+
+    /// Does the same, including the shares of these holders.
+    pub(super) fn cannot_start_for(&self, holders: &[Holder]) -> Option<String> {
+        let why = self.cannot_start().map(str::to_owned);
+        why.or_else(|| self.has_its_share(holders))
+    }
+
     /// Warns if the settings allow more sessions than the limit of open files does.
     pub(super) fn warn_of_few_descriptors(&mut self) {
         let (wanted, room) = (self.settings.limits.sessions, self.room);

@@ -15,7 +15,6 @@ use nix::unistd::geteuid;
 use super::accounts::Accounts;
 use super::children::Child;
 use super::complain::{complain, complain_of, stderr_is_the_peers, warn_of_log, warn_of_user};
-use super::doors::RegistryClient;
 use super::first_accounts::{NOBODY, account_of, own_account};
 use super::guard::Guard;
 use super::hosts::Hosts;
@@ -23,6 +22,7 @@ use super::listen::listeners;
 use super::look_ups::{LookUps, Process};
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
+use super::registry_client::RegistryClient;
 use super::sessions::Sessions;
 use super::{Monitor, Which, event_source, inetd, room, run_folder};
 use crate::config::keys;
@@ -321,7 +321,7 @@ fn serve(
         sessions,
         logins: super::logins::Logins::new(login_program),
         doors,
-        guesses: super::doors::Guesses::default(),
+        guesses: super::pipeline::guesses::Guesses::default(),
         sign_socket: super::signing::sign_socket(),
         control: super::control::control(),
         starter: Starter::default(),

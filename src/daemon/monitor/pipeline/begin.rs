@@ -8,13 +8,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::handover::Handover;
-use super::preauth::{Acceptance, Pending, Reject};
-use super::sessions::shares::Holder;
-use super::sessions::{Leader, SessionInfo};
-use super::{Monitor, inetd};
 use crate::auth::policy::{Exec, Granted};
 use crate::config::hostinfo::Entry;
 use crate::config::linger::Linger;
+use crate::daemon::monitor::preauth::{Acceptance, Pending, Reject};
+use crate::daemon::monitor::sessions::shares::Holder;
+use crate::daemon::monitor::sessions::{Leader, SessionInfo};
+use crate::daemon::monitor::{Monitor, inetd};
 use crate::fault::Fault;
 use crate::ipc::Channel;
 use crate::ipc::gate::Order;
@@ -32,7 +32,7 @@ use crate::sys::{process, socket};
 
 impl Monitor {
     /// Starts the job, accepts the connection, and gives both to the relay.
-    pub(super) fn start(
+    pub(in crate::daemon::monitor) fn start(
         &mut self,
         mut pending: Pending,
         record: &UserRecord,
@@ -117,7 +117,10 @@ impl Monitor {
     }
 
     /// Looks up the program of the subsystem that a request names, if it names one.
-    pub(super) fn subsystem_of(&self, request: &Request) -> Option<Result<Vec<String>, Fault>> {
+    pub(in crate::daemon::monitor) fn subsystem_of(
+        &self,
+        request: &Request,
+    ) -> Option<Result<Vec<String>, Fault>> {
         match (&request.service, &request.command) {
             (Service::Subsystem, Command::Words(_)) => {
                 Some(self.settings.subsystem.find(&request.command.shown()))
@@ -128,7 +131,11 @@ impl Monitor {
 
     /// Returns a session's linger time in milliseconds: the request's own, else that of the host's
     /// line, else the daemon's.
-    pub(super) fn linger(&self, host: Option<&Entry>, request: &Request) -> u32 {
+    pub(in crate::daemon::monitor) fn linger(
+        &self,
+        host: Option<&Entry>,
+        request: &Request,
+    ) -> u32 {
         let asked = request.linger.map(|seconds| match seconds {
             limits::UNTIL_CLOSED => Linger::UntilClosed,
             seconds => Linger::Seconds(seconds),
@@ -141,7 +148,7 @@ impl Monitor {
     }
 
     /// Returns what the windows of all sessions may promise together, bytes.
-    pub(super) const fn windows(&self) -> usize {
+    pub(in crate::daemon::monitor) const fn windows(&self) -> usize {
         self.settings.limits.windows.saturating_mul(1 << 20)
     }
 

@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use super::registry_client::Ticket;
 use crate::auth::{AuthenticatedHost, AuthenticatedMachine, LoginClaim, Opened};
 use crate::config::name::UserName;
+use crate::daemon::monitor::registry_client::Ticket;
 use crate::daemon::monitor::talk::Talk;
 use crate::protocol::Malformed;
 use crate::protocol::noise::Keys;
 use crate::registry::{Admitted, Id, Machine, PromptFor};
 
 /// A connection that waits for the registry's decision.
-pub(in super::super) struct PendingAdmission {
+pub(in crate::daemon::monitor) struct PendingAdmission {
     pub(super) socket: OwnedFd,
     pub(super) peer: IpAddr,
     /// Whether it comes from this host itself.
@@ -22,7 +22,7 @@ pub(in super::super) struct PendingAdmission {
     pub(super) ticket: Option<Ticket>,
     pub(super) welcome: String,
     /// The gate has reported that the peer has left.
-    pub(in super::super) has_left: bool,
+    pub(in crate::daemon::monitor) has_left: bool,
 }
 
 /// How far it has come.
@@ -98,7 +98,7 @@ impl Applicant {
 
 impl PendingAdmission {
     /// Returns the machines that an exclusion concerns.
-    pub(in super::super) fn machines(&self) -> Vec<Id> {
+    pub(in crate::daemon::monitor) fn machines(&self) -> Vec<Id> {
         match &self.step {
             Step::Arrives(opened) => vec![Id::of(opened.machine())],
             Step::AwaitsName(admitted) => vec![Id::of(admitted.inner().machine())],
@@ -123,7 +123,7 @@ impl PendingAdmission {
     }
 
     /// Whether the decision is due from the registry, and nothing from the peer.
-    pub(in super::super) const fn is_decided_without_peer(&self) -> bool {
+    pub(in crate::daemon::monitor) const fn is_decided_without_peer(&self) -> bool {
         !matches!(self.step, Step::Prompted(..))
     }
 

@@ -4,26 +4,26 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::Monitor;
-use super::sessions::{Leader, SessionInfo};
+use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::sessions::{Leader, SessionInfo};
 use crate::fault::Fault;
 use crate::ipc::Channel;
 use crate::ipc::relay::Session;
 
 /// All that makes a session.
-pub(super) struct Handover {
+pub(in crate::daemon::monitor) struct Handover {
     /// Its number.
-    pub(super) id: u64,
-    pub(super) info: SessionInfo,
-    pub(super) leader: Leader,
+    pub(in crate::daemon::monitor) id: u64,
+    pub(in crate::daemon::monitor) info: SessionInfo,
+    pub(in crate::daemon::monitor) leader: Leader,
     /// The job's standard input, output and error.
-    pub(super) streams: [OwnedFd; 3],
+    pub(in crate::daemon::monitor) streams: [OwnedFd; 3],
     /// The connection.
-    pub(super) socket: OwnedFd,
+    pub(in crate::daemon::monitor) socket: OwnedFd,
     /// The session's channel: the monitor's end, and the relay's.
-    pub(super) channel: (Channel, OwnedFd),
+    pub(in crate::daemon::monitor) channel: (Channel, OwnedFd),
     /// What the relay is told.
-    pub(super) session: Session,
+    pub(in crate::daemon::monitor) session: Session,
 }
 
 impl Monitor {
@@ -32,7 +32,11 @@ impl Monitor {
     ///
     /// # Errors
     /// The event loop does not take the channel, or the job.
-    pub(super) fn hand_over(&mut self, handover: Handover, now: Instant) -> Result<(), Fault> {
+    pub(in crate::daemon::monitor) fn hand_over(
+        &mut self,
+        handover: Handover,
+        now: Instant,
+    ) -> Result<(), Fault> {
         let Handover {
             id,
             info,

@@ -10,14 +10,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::pending_admission::{PendingAdmission, Step};
 use crate::auth::{Opened, hash};
 use crate::config::name::HostName;
 use crate::daemon::monitor::Monitor;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::sources::Source;
 use crate::ipc::gate::{Connection, Order};
-use crate::registry::{Admitted, asked::Question};
+use crate::registry::Admitted;
 
 /// Most connections that wait for one name.
 const EACH_NAME: usize = 8;
@@ -137,7 +136,7 @@ impl Monitor {
                 Some(Preauth::AtDoor(admission)) if admission.awaits_name() => {
                     let peer = admission.peer;
                     self.send_to_gate(Order::MayGo(c, false).encode());
-                    let outcome = self.authenticate_awaited(c, *admission, now);
+                    let outcome = self.after_name(c, *admission, now);
                     let outcome = outcome.map_err(|halt| match halt {
                         Reject::Refused(r) if r.peer.is_none() => {
                             Reject::Refused(r.of(peer).from_unauthenticated(true))
@@ -149,27 +148,6 @@ impl Monitor {
                 other => self.unauthenticated.extend(other.map(|s| (c, s))),
             }
         }
-    }
-
-    /// Verifies the proof, and then asks the registry once more: it may have changed.
-    fn authenticate_awaited(
-        &mut self,
-        c: Connection,
-        admission: PendingAdmission,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let PendingAdmission { step, peer, .. } = admission;
-        let Step::AwaitsName(admitted) = step else {
-            return Ok(());
-        };
-        self.refresh_hosts();
-        let applicant = self.recognise(c, *admitted, peer)?;
-        let machine = applicant.machine();
-        let admission = PendingAdmission {
-            step: Step::VouchedFor(applicant),
-            ..admission
-        };
-        self.ask_doors(c, Box::new(admission), Question::Look(machine), now)
     }
 }
 

@@ -4,13 +4,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::Monitor;
 use super::handover::Handover;
-use super::login;
-use super::preauth::Reject;
-use super::sessions::{Leader, SessionInfo};
-use super::talk::Talk;
 use crate::auth::AuthenticatedMachine;
+use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::login;
+use crate::daemon::monitor::preauth::Reject;
+use crate::daemon::monitor::sessions::{Leader, SessionInfo};
+use crate::daemon::monitor::talk::Talk;
 use crate::ipc::Channel;
 use crate::ipc::gate::{Connection, Order};
 use crate::ipc::relay::Session;
@@ -26,7 +26,7 @@ use crate::sys::socket;
 
 impl Monitor {
     /// Tells a machine that it is registered.
-    pub(super) fn accept_registration(
+    pub(in crate::daemon::monitor) fn accept_registration(
         &mut self,
         connection: Connection,
         known: Known<Box<AuthenticatedMachine>>,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::pending_admission::{PendingAdmission, Step};
+use super::admission::{PendingAdmission, Step};
 use crate::daemon::monitor::Monitor;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::monitor::talk::Talk;
@@ -88,7 +88,7 @@ impl Monitor {
     }
 
     /// Takes the answer to the inner door's prompt, which may register the machine.
-    pub(in super::super) fn take_applicants_answer(
+    pub(in crate::daemon::monitor) fn take_applicants_answer(
         &mut self,
         c: Connection,
         mut admission: Box<PendingAdmission>,
@@ -135,7 +135,7 @@ impl Monitor {
             }
         };
         admission.step = Step::Registers(applicant, talk);
-        self.ask_doors(c, admission, question, now)
+        self.ask_registry(c, admission, question, now)
     }
 
     /// Makes room for one more prompt. If there are too many, the connection that has waited

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
 use super::super::event_source;
-use super::registry_client::{Ticket, Told};
+use super::{Ticket, Told};
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::ipc::watch::Watch;

@@ -16,7 +16,7 @@ const MOST: usize = 4_096;
 
 /// Answers that were looked up lately, the oldest first.
 #[derive(Default)]
-pub(in super::super) struct Guesses(VecDeque<(Source, Instant)>);
+pub(in crate::daemon::monitor) struct Guesses(VecDeque<(Source, Instant)>);
 
 impl Guesses {
     /// Counts one more answer of a source. `false`: there were too many, and it must not be looked

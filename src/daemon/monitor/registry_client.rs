@@ -5,27 +5,29 @@
 //! no other connection would wait, everything is done in the monitor. Must not wait for the worker,
 //! except while the daemon starts.
 
+mod worker;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::registry_worker::RegistryWorker;
 use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
 use crate::registry::{Doors, Id, process};
+use worker::RegistryWorker;
 
 /// A question's number, which is never reused.
-pub(in super::super) type Ticket = u64;
+pub(super) type Ticket = u64;
 
 /// Most notes that no connection waits for: beyond that they are dropped.
 const NOTES: usize = 64;
 
 /// The result of a question.
-pub(in super::super) enum Asked {
+pub(super) enum Asked {
     /// The answer.
     Now(Answer),
     /// The answer will come, with this number.
@@ -33,14 +35,14 @@ pub(in super::super) enum Asked {
 }
 
 /// An answer, and the connection that it is for.
-pub(in super::super) struct Told {
-    pub(in super::super) whose: Option<Connection>,
-    pub(in super::super) ticket: Ticket,
-    pub(in super::super) answer: Answer,
+pub(super) struct Told {
+    pub(super) whose: Option<Connection>,
+    pub(super) ticket: Ticket,
+    pub(super) answer: Answer,
 }
 
 /// The monitor's access to the registry.
-pub(in super::super) enum RegistryClient {
+pub(super) enum RegistryClient {
     /// In this process; with the notes to be written when the one connection is over.
     Here(Box<Doors>, Vec<Question>),
     /// By the worker process.
@@ -48,7 +50,7 @@ pub(in super::super) enum RegistryClient {
 }
 
 /// The doors as this process reads them, and the worker if it runs.
-pub(in super::super) struct Apart {
+pub(super) struct Apart {
     settings: PathBuf,
     own: Doors,
     worker: Option<RegistryWorker>,
@@ -61,7 +63,7 @@ impl RegistryClient {
     ///
     /// # Errors
     /// Fails if the registry is not sound, or if no process is available.
-    pub(in super::super) fn apart(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
+    pub(super) fn apart(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
         let settings = paths.settings();
         let without = RegistryWorker::check(&settings)?;
         let registry_client = Self::Apart(Box::new(Apart {
@@ -77,21 +79,21 @@ impl RegistryClient {
     ///
     /// # Errors
     /// Fails if the registry has never been made and cannot be made now.
-    pub(in super::super) fn here(paths: &Paths) -> Result<Self, Fault> {
+    pub(super) fn here(paths: &Paths) -> Result<Self, Fault> {
         Doors::make_first(paths)?;
         Ok(Self::Here(Box::new(Doors::of(paths)), Vec::new()))
     }
 
     /// Announces a question, which comes once the peer has computed its part. Under inetd, opens
     /// the files in that time.
-    pub(in super::super) fn prepare(&mut self) {
+    pub(super) fn prepare(&mut self) {
         if let Self::Here(doors, _) = self {
             doors.prepare();
         }
     }
 
     /// Whether a machine is excluded now; under inetd only.
-    pub(in super::super) fn is_excluded(&mut self, id: Id) -> bool {
+    pub(super) fn is_excluded(&mut self, id: Id) -> bool {
         match self {
             Self::Here(doors, _) => doors.look(id).is_ok_and(|status| status.excluded),
             Self::Apart(_) => false,
@@ -102,7 +104,7 @@ impl RegistryClient {
     ///
     /// # Errors
     /// Fails if no process is available.
-    pub(in super::super) fn ask(
+    pub(super) fn ask(
         &mut self,
         registry: &Registry,
         whose: Option<Connection>,
@@ -146,7 +148,7 @@ impl RegistryClient {
 
     /// Writes the notes that were left for the end, and returns the outcomes. Kills the worker and
     /// adds it to the unreaped: a worker blocked in disk I/O may not even die.
-    pub(in super::super) fn finish(&mut self, unreaped: &mut Vec<Pid>) -> Vec<Answer> {
+    pub(super) fn finish(&mut self, unreaped: &mut Vec<Pid>) -> Vec<Answer> {
         let mut all = Vec::new();
         match self {
             Self::Here(doors, notes) => {
@@ -161,7 +163,7 @@ impl RegistryClient {
     }
 
     /// Handles the worker's messages.
-    pub(in super::super) fn hear(
+    pub(super) fn hear(
         &mut self,
         registry: &Registry,
         unreaped: &mut Vec<Pid>,
@@ -174,14 +176,14 @@ impl RegistryClient {
     }
 
     /// Watches the worker's channel for writability while questions wait.
-    pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
+    pub(super) fn watch_unsent(&mut self, registry: &Registry) {
         if let Some(worker) = self.worker() {
             worker.watch_unsent(registry);
         }
     }
 
     /// Drops the questions of a connection whose peer has left.
-    pub(in super::super) fn forget(&mut self, connection: Connection) {
+    pub(super) fn forget(&mut self, connection: Connection) {
         if let Some(worker) = self.worker() {
             worker.forget(connection);
         }
@@ -195,7 +197,7 @@ impl RegistryClient {
     }
 
     /// Fails overdue questions, and ends the worker if it is idle.
-    pub(in super::super) fn tend(
+    pub(super) fn tend(
         &mut self,
         registry: &Registry,
         unreaped: &mut Vec<Pid>,
@@ -214,7 +216,7 @@ impl RegistryClient {
     }
 
     /// Returns when something is due.
-    pub(in super::super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Apart(apart) => apart.worker.as_ref()?.deadline(),
             Self::Here(..) => None,
@@ -285,7 +287,7 @@ impl Apart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::registry_worker::{WRITING, tests::forked};
+    use super::worker::{WRITING, tests::forked};
     use super::*;
     use crate::config::scratch::Scratch;
 

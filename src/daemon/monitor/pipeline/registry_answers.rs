@@ -1,0 +1,133 @@
+//! Connections that wait for the registry: asks it, and resumes them with its answers.
+//!
+//! Runs in the monitor. Must not decide anything: [`super`] does.
+
+use std::time::Instant;
+
+use super::admission::PendingAdmission;
+use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::preauth::{Preauth, Reject};
+use crate::daemon::monitor::registry_client::{Asked, Ticket, Told as Heard};
+use crate::ipc::gate::Connection;
+use crate::log::Level;
+use crate::refusal::{Cause, Refusal};
+use crate::registry::asked::{Answer as Told, Question};
+use crate::registry::{Id, Name, RegistrationOutcome};
+
+impl Monitor {
+    /// Queries the registry about a pending admission, which waits for the answer.
+    pub(super) fn ask_registry(
+        &mut self,
+        c: Connection,
+        mut admission: Box<PendingAdmission>,
+        question: Question,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        if let (Question::Look(id), Some(connection)) = (&question, &mut self.inetd) {
+            connection.machines.retain(|known| known != id);
+            connection.machines.push(*id);
+        }
+        let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
+        let trouble = |why: String| {
+            let refusal = Refusal::new(Cause::Registry, why).of(peer);
+            Reject::from(refusal.from_unauthenticated(is_unauthenticated))
+        };
+        match self.doors.ask(self.poll.registry(), Some(c), question, now) {
+            Ok(Asked::Now(told)) => self.resume_connection(c, *admission, told, now),
+            Ok(Asked::Later(ticket)) => {
+                admission.ticket = Some(ticket);
+                self.unauthenticated.insert(c, Preauth::AtDoor(admission));
+                Ok(())
+            }
+            Err(e) => Err(trouble(e.to_string())),
+        }
+    }
+
+    /// Handles the registry's answer to this connection's question.
+    fn registry_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
+        match self.unauthenticated.remove(&c) {
+            Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => {
+                let outcome = self.resume_connection(c, *admission, told, now);
+                self.conclude(c, outcome);
+            }
+            // The peer has left, or this is another connection of the same number.
+            other => {
+                self.unauthenticated.extend(other.map(|s| (c, s)));
+                if let Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) = told
+                {
+                    self.log_registered(pass.id(), &name, &"left");
+                }
+            }
+        }
+    }
+
+    fn resume_connection(
+        &mut self,
+        c: Connection,
+        admission: PendingAdmission,
+        told: Told,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
+        let outcome = self.after_registry(c, admission, told, now);
+        outcome.map_err(|halt| match halt {
+            Reject::Refused(refusal) if refusal.peer.is_none() => {
+                Reject::Refused(refusal.of(peer).from_unauthenticated(is_unauthenticated))
+            }
+            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+        })
+    }
+
+    /// Handles messages of the registry worker.
+    pub(in crate::daemon::monitor) fn handle_registry(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        let heard = self.doors.hear(registry, &mut self.unreaped, now);
+        self.pass_on(heard, now);
+    }
+
+    /// Handles registry questions that are overdue.
+    pub(in crate::daemon::monitor) fn tend_registry(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        let heard = self.doors.tend(registry, &mut self.unreaped, now);
+        self.pass_on(heard, now);
+    }
+
+    fn pass_on(&mut self, heard: Vec<Heard>, now: Instant) {
+        for Heard {
+            whose,
+            ticket,
+            answer,
+        } in heard
+        {
+            match (whose, answer) {
+                (Some(c), answer) => self.registry_told(c, ticket, answer, now),
+                (None, answer) => self.log_note(answer),
+            }
+        }
+    }
+
+    /// Logs the outcome of a registry write that no connection waits for.
+    pub(in crate::daemon::monitor) fn log_note(&mut self, told: Told) {
+        match told {
+            Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("machine", &pass.id()), ("host", &name)];
+                self.log.say(Level::Info, "auto-registered", &pairs);
+            }
+            Told::Fault(why) => {
+                self.log
+                    .log_ratelimited(Level::Error, "registry", &[("why", &why)])
+            }
+            Told::RegistrationOutcome(RegistrationOutcome::Wrong(_))
+            | Told::MachineStatus(_)
+            | Told::Done => {}
+        }
+    }
+
+    /// Logs that a machine is now on the inner door's list, whether or not its user still waits.
+    pub(super) fn log_registered(&mut self, id: Id, name: &Name, peer: &dyn std::fmt::Display) {
+        let pairs: [(&str, &dyn std::fmt::Display); 3] =
+            [("machine", &id), ("name", name), ("peer", peer)];
+        self.log.say(Level::Info, "registered", &pairs);
+    }
+}
