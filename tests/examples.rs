@@ -17,6 +17,7 @@ use std::process::Command;
 use cosserver::config::hostinfo::HostTable;
 use cosserver::config::paths::Paths;
 use cosserver::config::settings::Settings;
+use cosserver::registry::Doors;
 use machine::Machine;
 use seat::Seat;
 use tree::{files, relative, text};
@@ -428,6 +429,25 @@ impl Park {
     }
 }
 
+/// Checks an example of a registry file: no line is wrong, and the mark fits.
+fn is_registry_file(text: &str) {
+    let folder = daemon::Folder::new();
+    let paths = Paths::of_dir(&folder.0);
+    Doors::make(&paths).unwrap();
+    let name = text.split(' ').nth(1).unwrap();
+    let path = paths.state.join(name);
+    std::fs::write(&path, text).unwrap();
+    let sorted = text.lines().nth(2).unwrap();
+    let mut numbers = sorted.split(' ').skip(1).map(|n| n.parse().unwrap());
+    let (time, size): (u64, usize) = (numbers.next().unwrap(), numbers.next().unwrap() as usize);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(time))
+        .unwrap();
+    let rest: usize = text.lines().skip(3).map(|l| l.len() + 1).sum();
+    assert_eq!(rest, size, "{text}");
+    assert_eq!(Doors::check(&paths), Vec::new(), "{text}");
+}
+
 /// Runs a command to its end: its status, and its output, standard output first.
 fn whole(mut command: Command) -> (Option<i32>, String) {
     let out = command.output().unwrap();
@@ -468,6 +488,7 @@ fn every_example_runs_as_it_is_written() {
                 assert!(read.is_ok(), "{}: {:?}", block.at, read.err());
             }
             "README.md" if whole.starts_with('[') => park.set(&whole),
+            "docs/man/cosadm.8" if whole.starts_with("cosserver ") => is_registry_file(&whole),
             // Emacs Lisp: tests/ssh_tools.rs calls as TRAMP does.
             "docs/man/cos.1" if whole.starts_with('(') => {
                 let count = |sign| whole.matches(sign).count();

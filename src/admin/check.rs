@@ -161,12 +161,21 @@ impl Report<'_> {
             }
         }
         for folder in [paths.dir.clone(), paths.cookies(), paths.machines()] {
-            for name in
-                names(&folder).filter(|name| name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1))
-            {
-                let words = "left over from an interrupted write; it can be removed";
-                self.add(Level::Note, folder.join(name).display(), words);
-            }
+            self.left_over(&folder);
+        }
+    }
+
+    /// Reports the files that an interrupted write or edit has left in a folder.
+    fn left_over(&mut self, folder: &Path) {
+        for name in names(folder) {
+            let words = if name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1) {
+                "left over from an interrupted write; it can be removed"
+            } else if name.starts_with("edit-") {
+                "left over from an interrupted cosadm edit; it can be removed"
+            } else {
+                continue;
+            };
+            self.add(Level::Note, folder.join(name).display(), words);
         }
     }
 

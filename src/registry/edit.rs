@@ -39,7 +39,7 @@ impl Checked {
 impl Edit {
     /// Takes the lock and reads the file.
     pub(super) fn begin(table: Table) -> Result<Self, Fault> {
-        let lock = Lock::take(table.path())?;
+        let lock = Lock::take_for_edit(table.path())?;
         let (text, document) = table.read_text()?;
         Ok(Self {
             table,
@@ -108,7 +108,8 @@ impl Edit {
             return Err(Fault::of(self.file(), words));
         }
         self.table.replace(&document)?;
-        self.table.wrong_lines()
+        // It is installed, even if it cannot be read again now.
+        Ok(self.table.wrong_lines().unwrap_or_else(|why| vec![why]))
     }
 }
 

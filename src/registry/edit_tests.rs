@@ -39,11 +39,11 @@ fn comments_stay_where_they_were_and_machines_are_sorted() {
     let lines = [
         "cosserver idfile 1",
         "changes 8",
-        "# old",
         "# a",
         "build-mode no",
         "# b",
         "remote-only yes",
+        "# old",
         "# of A",
         "",
         &format!("{A} ay"),

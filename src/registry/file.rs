@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 
 use super::id::Id;
 use super::lock::Lock;
-use super::text::{self, Document, Format, Line, Place, Row, Settings};
+use super::text::{self, Document, Format, Hashed, Line, Place, Row, Settings};
 use crate::config::secure::{self, Checker, Created};
 use crate::fault::Fault;
 
@@ -28,6 +28,9 @@ pub(super) const QUICK: u64 = 1 << 20;
 
 /// What is searched line by line, bytes.
 const WINDOW: u64 = 4_096;
+
+/// Most wrong lines that are reported one by one.
+const WRONG: usize = 20;
 
 /// How often a file is read that changes while it is read.
 const ATTEMPTS: u32 = 10;
@@ -150,21 +153,61 @@ impl Table {
     /// # Errors
     /// As [`Self::look`].
     pub(super) fn read_text(&self) -> Result<(Vec<u8>, Document), Fault> {
-        for _ in 0..ATTEMPTS {
-            let (mut file, before) = self.checked()?;
-            let size = usize::try_from(before.size).unwrap_or(usize::MAX);
+        self.unchanged(|file, about| {
+            let size = usize::try_from(about.size).unwrap_or(usize::MAX);
             let mut bytes = Vec::new();
             bytes
                 .try_reserve_exact(size)
                 .map_err(|e| Fault::of(&self.path, e))?;
-            let read = file.by_ref().take(before.size).read_to_end(&mut bytes);
+            let read = At { file, offset: 0 }
+                .take(about.size)
+                .read_to_end(&mut bytes);
             read.map_err(|e| Fault::of(&self.path, e))?;
+            let parsed = Document::parse(&bytes, self.format);
+            let parsed = parsed.map_err(|why| Fault::of(&self.path, why))?;
+            self.head_of_sorted(file, about)?;
+            Ok((bytes, parsed))
+        })
+    }
+
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub(super) fn settings(&self) -> Result<Settings, Fault> {
+        self.unchanged(|file, about| Ok(self.head(file, about)?.settings))
+    }
+
+    /// Reads the settings and the passwords.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub(super) fn passwords(&self) -> Result<(Settings, Vec<Hashed>), Fault> {
+        self.unchanged(|file, about| {
+            let head = self.head(file, about)?;
+            let mut all = Vec::new();
+            self.scan(file, head.sorted_from.unwrap_or(0), |_, line| {
+                if let Line::Password(password) = self.format.line(line) {
+                    all.push(password);
+                }
+                let is_machine = matches!(text::place(line), Some(Place::Machine(_)));
+                !is_machine || head.sorted_from.is_none()
+            })?;
+            Ok((head.settings, all))
+        })
+    }
+
+    /// Reads of a file that does not change in the meantime.
+    fn unchanged<T>(
+        &self,
+        read: impl Fn(&File, &Identity) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        for _ in 0..ATTEMPTS {
+            let (file, before) = self.checked()?;
+            let done = read(&file, &before);
             let after = file.metadata().map(|about| Identity::of(&about));
             if after.is_ok_and(|after| after == before) {
-                let parsed = Document::parse(&bytes, self.format);
-                let parsed = parsed.map_err(|why| Fault::of(&self.path, why))?;
-                self.head_of_sorted(&file, &before)?;
-                return Ok((bytes, parsed));
+                return done;
             }
         }
         Err(self.busy())
@@ -201,14 +244,22 @@ impl Table {
         done.ok_or_else(|| Fault::of(&self.path, "it was not changed"))
     }
 
-    /// Returns a fault for each line that is wrong.
+    /// Returns a fault for each line that is wrong, or for the first ones and their number.
     ///
     /// # Errors
     /// As [`Self::look`].
     pub(super) fn wrong_lines(&self) -> Result<Vec<Fault>, Fault> {
         let all = self.read()?;
         let told = |(line, why): &(usize, &str)| Fault::at(&self.path, *line, why);
-        Ok(all.wrong().iter().map(told).collect())
+        let mut faults: Vec<Fault> = all.wrong().iter().take(WRONG).map(told).collect();
+        let more = all.wrong().len().saturating_sub(WRONG);
+        if more > 0 {
+            faults.push(Fault::of(
+                &self.path,
+                format!("{more} more lines are wrong"),
+            ));
+        }
+        Ok(faults)
     }
 
     /// Parses a text that may replace the file.
@@ -319,14 +370,16 @@ impl Table {
     /// Reads the same of a file that has a valid mark that it is sorted; `None`: it has none.
     ///
     /// # Errors
-    /// The mark is that of a longer file.
+    /// The mark is that of a longer file: it was cut short.
     fn head_of_sorted(&self, file: &File, about: &Identity) -> Result<Option<Head>, Fault> {
         let (mut head, mut mark) = (Head::default(), None);
         self.scan(file, 0, |offset, line| {
-            if text::place(line).is_some_and(|place| place > Place::Setting) {
-                head.sorted_from = Some(offset);
-                head.has_passwords = text::place(line) == Some(Place::Password);
-                return false;
+            let place = text::place(line);
+            if place.is_some_and(|place| place > Place::Setting) {
+                head.sorted_from.get_or_insert(offset);
+                self.take(&mut head, line);
+                // A wrong password is none: there may be a right one.
+                return place == Some(Place::Password) && !head.has_passwords;
             }
             if let Line::Sorted(time, size) = self.format.line(line) {
                 let rest = about.size.saturating_sub(offset + length(line));
@@ -338,13 +391,17 @@ impl Table {
         let Some((size, rest)) = mark else {
             return Ok(None);
         };
-        if size != rest {
+        if rest < size {
+            let what = self.format.what;
             let words = format!(
-                "{} is damaged (it was written with {size} bytes after its third line, and has \
-                 {rest}); nothing was changed: put a copy back",
-                self.format.what
+                "{what} is damaged: it was cut short by {} bytes",
+                size - rest
             );
-            return Err(Fault::of(&self.path, words));
+            return Err(Fault::of(&self.path, words).with_remedy("put a copy back"));
+        }
+        // Somebody has appended to it within the second, where times have no fractions.
+        if rest > size {
+            return Ok(None);
         }
         head.sorted_from = Some(head.sorted_from.unwrap_or(about.size));
         Ok(Some(head))
@@ -395,40 +452,57 @@ impl Table {
         id: &Id,
     ) -> Result<Vec<Row>, Fault> {
         let own = Place::Machine(*id);
-        let is_sorted = head.sorted_from.is_some();
-        if !is_sorted && about.size > self.most {
+        let from = match head.sorted_from {
+            Some(first) => self.halve(file, first, about.size, own)?,
+            None => None,
+        };
+        if from.is_none() && about.size > self.most {
             let words = "it was edited by hand, and is too long to be read whole here";
             return Err(Fault::of(&self.path, words));
         }
+        let mut rows = Vec::new();
+        self.scan(file, from.unwrap_or(0), |_, line| {
+            let place = text::place(line);
+            if place == Some(own) {
+                rows.extend(self.format.line(line).row());
+            }
+            from.is_none() || place.is_none_or(|place| place <= own)
+        })?;
+        Ok(rows)
+    }
+
+    /// Returns an offset shortly before the first line that belongs at `own` or after it. `None`:
+    /// the lines are not sorted after all.
+    fn halve(&self, file: &File, first: u64, size: u64, own: Place) -> Result<Option<u64>, Fault> {
         // Every line that starts before `from` belongs before the machine's, and none that starts
         // at `to` or after it does.
-        let (mut from, mut to) = (head.sorted_from.unwrap_or(0), about.size);
-        while is_sorted && to.saturating_sub(from) > WINDOW {
+        let (mut from, mut to) = (first, size);
+        let (mut least, mut most) = (Place::Password, None);
+        while to.saturating_sub(from) > WINDOW {
             let middle = from + (to - from) / 2;
             let mut found = None;
             let mut is_first = true;
             // The line that ends here or later is a part of one, or nothing.
             self.scan(file, middle - 1, |offset, line| {
                 let is_whole = !std::mem::take(&mut is_first);
-                let place = text::place(line).filter(|_| is_whole);
+                let place = text::place(line).filter(|place| is_whole && *place > Place::Setting);
                 found = place.map(|place| (offset, place));
                 found.is_none() && offset < to
             })?;
-            match found.filter(|(offset, _)| *offset < to) {
-                Some((offset, place)) if place < own => from = offset,
-                Some((offset, _)) => to = offset,
-                None => to = middle,
+            let Some((offset, place)) = found.filter(|(offset, _)| *offset < to) else {
+                to = middle;
+                continue;
+            };
+            if place < least || most.is_some_and(|most| place > most) {
+                return Ok(None);
+            }
+            if place < own {
+                (from, least) = (offset, place);
+            } else {
+                (to, most) = (offset, Some(place));
             }
         }
-        let mut rows = Vec::new();
-        self.scan(file, from, |_, line| {
-            let place = text::place(line);
-            if place == Some(own) {
-                rows.extend(self.format.line(line).row());
-            }
-            !is_sorted || place.is_none_or(|place| place <= own)
-        })?;
-        Ok(rows)
+        Ok(Some(from))
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) const FORMAT: Format = Format {
         ("backdoor", |v| passwords::hex::<32>(v).is_some()),
     ],
     kinds: &[Kind::Remote, Kind::Local, Kind::Deleted],
+    denial: Kind::Deleted,
     has_passwords: true,
     is_exclusive: true,
 };

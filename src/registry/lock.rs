@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::secure;
 use crate::fault::Fault;
-use crate::sys::locks;
+use crate::sys::locks::{self, Holder};
 
 /// How long to wait for another writer.
 const BUSY: Duration = Duration::from_secs(5);
@@ -18,6 +18,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// How long to wait between two attempts, at first and at last. Short, because other writers may
 /// take the lock again at once.
 const PAUSE: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(4));
+
+/// The bytes of the lock file: locked by each writer, and by an editor as well.
+const WRITER: u32 = 0;
+const EDITOR: u32 = 1;
 
 /// The files that this process writes now: a POSIX lock does not exclude its own threads.
 static OWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -52,6 +56,18 @@ impl Lock {
     /// # Errors
     /// The folder is not trusted, the lock cannot be made, or another process holds it for long.
     pub(super) fn take(of: &Path) -> Result<Self, Fault> {
+        Self::take_for(of, false)
+    }
+
+    /// Takes the lock for an edit by a person, for which other writers do not wait.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn take_for_edit(of: &Path) -> Result<Self, Fault> {
+        Self::take_for(of, true)
+    }
+
+    fn take_for(of: &Path, is_edit: bool) -> Result<Self, Fault> {
         let mut path = of.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
@@ -63,9 +79,17 @@ impl Lock {
         loop {
             if let Some(_own) = Own::take(&path) {
                 let file = open(&path).map_err(|e| secure::not_written(of, e))?;
-                let taken = locks::take(&file, 0).map_err(|e| Fault::of(&path, e))?;
+                let failed = |e| Fault::of(&path, e);
+                let taken = locks::take(&file, WRITER).map_err(failed)?;
                 if taken && is_at(&file, &path) {
+                    if is_edit {
+                        locks::take(&file, EDITOR).map_err(failed)?;
+                    }
                     return Ok(Self { _file: file, _own });
+                }
+                if !taken && locks::holder(&file, EDITOR).map_err(failed)? != Holder::Nobody {
+                    let words = "cosadm edit holds it; nothing was changed: end that editor first";
+                    return Err(Fault::of(of, words));
                 }
             }
             if Instant::now() >= until {

@@ -22,6 +22,7 @@ pub(super) const FORMAT: Format = Format {
     // A folder that is none denies.
     settings: &[("level", |v| level_of(v).is_some()), ("folder", |_| true)],
     kinds: &[Kind::Include, Kind::Exclude],
+    denial: Kind::Exclude,
     has_passwords: false,
     is_exclusive: false,
 };
@@ -188,7 +189,7 @@ impl Outer {
     /// # Errors
     /// The file cannot be read.
     pub fn level(&self) -> Result<Level, Fault> {
-        Ok(level(self.0.read()?.settings()))
+        Ok(level(&self.0.settings()?))
     }
 
     /// Sets the level, and nothing else.
@@ -205,7 +206,7 @@ impl Outer {
     /// # Errors
     /// The file cannot be read.
     pub fn folder(&self) -> Result<Option<PathBuf>, Fault> {
-        Ok(folder(self.0.read()?.settings()))
+        Ok(folder(&self.0.settings()?))
     }
 
     /// Sets the folder of the inner door.

@@ -93,51 +93,46 @@ impl Seen {
         if file.metadata().map(which)? != self.0.symlink_metadata().map(which)? {
             return Ok(());
         }
-        // Not ours, or not yet: begin again.
-        let mut slots = count(&file).unwrap_or(0);
-        let place = |near: &[Record]| {
-            let is_own = |r: &Record| r.is_some_and(|(other, _)| other == *id);
-            let own = near.iter().position(is_own);
-            own.or_else(|| near.iter().position(Option::is_none))
+        let size = file.metadata()?.len();
+        let slots = match count(&file) {
+            Some(slots) => slots,
+            None if size == 0 => 0,
+            None => return Err(std::io::Error::other("it holds something else")),
         };
-        loop {
-            let near = near(&file, slots, id).unwrap_or_default();
-            let time = |n: &usize| near.get(*n).copied().flatten().map_or(0, |(_, at)| at.0);
-            let oldest = (0..near.len()).min_by_key(time).filter(|_| slots >= MOST);
-            let found = place(&near).or(oldest);
-            if let Some(n) = found {
+        let near = near(&file, slots, id).unwrap_or_default();
+        let is_own = |r: &Record| r.is_some_and(|(other, _)| other == *id);
+        let own = near.iter().position(is_own);
+        let place = own.or_else(|| near.iter().position(Option::is_none));
+        let time = |n: &usize| near.get(*n).copied().flatten().map_or(0, |(_, at)| at.0);
+        let oldest = (0..near.len()).min_by_key(time).filter(|_| slots >= MOST);
+        match place.or(oldest) {
+            Some(n) => {
                 let record = record(id, at);
-                return file.write_all_at(record.as_bytes(), offset(slots, id, n));
+                file.write_all_at(record.as_bytes(), offset(slots, id, n))
             }
-            if slots >= MOST {
-                return Err(std::io::Error::other("it cannot be read back"));
-            }
-            slots = (slots * 2).max(FEWEST);
-            self.grow(&file, slots)?;
+            None => self.grow(slots * 2, id, at),
         }
     }
 
-    /// Gives the file this many records, each at its new place.
-    fn grow(&self, file: &File, slots: usize) -> std::io::Result<()> {
-        let old = self.all().map_err(std::io::Error::other)?;
-        let blank = format!("{}\n", " ".repeat(RECORD - 1));
-        let mut all = vec![None; slots];
-        for (id, at) in old {
-            let mut free = (0..NEAR).map(|n| slot(slots, &id, n));
-            if let Some(n) = free.find(|n| all.get(*n).is_some_and(Option::is_none)) {
-                if let Some(place) = all.get_mut(n) {
-                    *place = Some((id, at));
-                }
+    /// Replaces the file with one of more records, and one record more.
+    fn grow(&self, slots: usize, id: &Id, at: Occurred) -> std::io::Result<()> {
+        let mut old = self.all().map_err(std::io::Error::other)?;
+        old.insert(*id, at);
+        let mut slots = slots.max(FEWEST);
+        let all = loop {
+            match placed(&old, slots) {
+                Some(all) => break all,
+                None if slots < MOST => slots *= 2,
+                None => return Err(std::io::Error::other("it is full")),
             }
-        }
+        };
+        let blank = format!("{}\n", " ".repeat(RECORD - 1));
         let text = all.iter().map(|r: &Record| {
             let text = r.map(|(id, at)| record(&id, at));
             text.unwrap_or_else(|| blank.clone())
         });
-        // In place: a reader that finds a torn record finds none.
         let text: String = text.collect();
-        file.write_all_at(text.as_bytes(), 0)?;
-        file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
+        secure::replace(&self.0, text.as_bytes(), 0o600).map_err(std::io::Error::other)
     }
 
     fn open(&self, writes: bool) -> std::io::Result<Option<File>> {
@@ -160,6 +155,17 @@ impl Seen {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Gives each record its place in a file of so many; `None`: there is no place for one.
+fn placed(old: &BTreeMap<Id, Occurred>, slots: usize) -> Option<Vec<Record>> {
+    let mut all = vec![None; slots];
+    for (id, at) in old {
+        let mut free = (0..NEAR).map(|n| slot(slots, id, n));
+        let free = free.find(|n| all.get(*n).is_some_and(Option::is_none))?;
+        *all.get_mut(free)? = Some((*id, *at));
+    }
+    Some(all)
 }
 
 /// Returns how many records a file has; `None`: it is none of ours.
@@ -236,10 +242,9 @@ mod tests {
         seen.saw(&id(3)).unwrap();
         assert!(!seen.is_due(&id(3)) && seen.is_due(&id(4)));
         assert_eq!(std::fs::metadata(&seen.0).unwrap().len(), size);
-        // A file of another form holds no record, and is begun again.
+        // A file of another form holds no record, and is not overwritten.
         std::fs::write(&seen.0, "something else").unwrap();
-        assert!(seen.is_due(&id(3)));
-        seen.saw(&id(3)).unwrap();
-        assert!(!seen.is_due(&id(3)));
+        assert!(seen.is_due(&id(3)) && seen.saw(&id(3)).is_err());
+        assert_eq!(std::fs::read(&seen.0).unwrap(), b"something else");
     }
 }

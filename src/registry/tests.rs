@@ -173,9 +173,10 @@ fn a_wrong_line_costs_one_machine() {
         let status: Vec<_> = (1..=6).map(|n| doors.look(id(n)).unwrap()).collect();
         let included: Vec<_> = status.iter().map(|s| s.included).collect();
         assert_eq!(included, [false, false, false, true, true, true]);
-        // A line that denies counts, even if it is wrong otherwise.
+        // A line that denies counts, even if it is wrong otherwise, and so does one that says
+        // nothing that is known.
         let excluded: Vec<_> = status.iter().map(|s| s.excluded).collect();
-        assert_eq!(excluded, [false, true, false, false, false, false]);
+        assert_eq!(excluded, [false, true, true, false, false, false]);
         assert_eq!(status[0].level, Level::Closed);
         let wrong = outer.wrong_lines().unwrap();
         assert_eq!(wrong.len(), 5, "{wrong:?}");
@@ -189,6 +190,116 @@ fn a_wrong_line_costs_one_machine() {
         let first = format!("# the first\n{}", id(1));
         assert!(text.contains(&first), "{text}");
     }
+}
+
+/// Regression: a line of blanks was taken for a setting, which belongs before all machines: the
+/// search went on behind it, and missed an excluded machine.
+#[test]
+fn a_line_of_blanks_hides_no_machine() {
+    let (scratch, mut doors, mut outer, _) = host();
+    let path = Outer::path(&scratch.paths());
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for n in 0..=255_u8 {
+        let blank = [" ", "\t", "\r", "password is no ID", "nonsense"][usize::from(n % 5)];
+        text += &format!("{} exclude 2026-11-30T19:00:00Z pc\r\n{blank}\n", id(n));
+    }
+    std::fs::write(&path, text).unwrap();
+    for _ in 0..2 {
+        for n in 0..=255 {
+            assert!(doors.look(id(n)).unwrap().excluded, "{n}");
+        }
+        // The next change leaves it sorted.
+        outer.put(List::Include, &id(7), "").unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let places = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| crate::registry::text::place(line.as_bytes()));
+    assert!(places.is_sorted(), "{text}");
+    assert_eq!(text.matches("nonsense\n").count(), 51, "{text}");
+}
+
+/// Regression: the second line of a setting, which does not count, became the first when the file
+/// was written again; and a wrong password hid the settings behind it.
+#[test]
+fn a_change_keeps_the_settings_that_count() {
+    let (scratch, mut doors, mut outer, mut inner) = host();
+    let path = Outer::path(&scratch.paths());
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "level 1\nlevel 0\npassword is no setting\n").unwrap();
+    let file = Inner::path(&scratch.paths(), None);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let wrong = "build-mode yes\nbuild-mode no\npassword 00 chosen 2026-11-30 pc\n";
+    std::fs::write(&file, text + wrong).unwrap();
+    for n in 1..4 {
+        let status = doors.look(id(9)).unwrap();
+        assert_eq!((status.level, status.build_mode), (Level::Open, true));
+        assert!(!status.passwords);
+        outer.put(List::Include, &id(n), "").unwrap();
+        inner.add(&id(n), &name("pc"), true).unwrap();
+        assert_eq!(outer.level().unwrap(), Level::Open);
+        assert_eq!(outer.wrong_lines().unwrap().len(), 2);
+        assert_eq!(inner.wrong_lines().unwrap().len(), 2);
+    }
+}
+
+/// A wrong line of a machine is no missing line: its host is not registered again.
+#[test]
+fn a_misspelled_deletion_denies_and_stays() {
+    let (scratch, mut doors, mut outer, _) = host();
+    outer.set_level(Level::Open).unwrap();
+    let path = Inner::path(&scratch.paths(), None);
+    for (n, line) in [
+        "  deleted 2026-11-30T19:00:00Z pc",
+        "\tdeleted\t2026-11-30T19:00:00Z pc",
+        " Deleted 2026-11-30T19:00:00Z pc",
+        " deleted",
+        " remote 2026-11-30 pc",
+        "",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let id = id(u8::try_from(n).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}{id}{line}\n")).unwrap();
+        assert_eq!(
+            doors.look(id).unwrap().state,
+            RegistrationState::Deleted,
+            "{line}"
+        );
+        assert!(!doors.introduce(id, &name("hosta"), true).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&format!("{id}{line}\n")), "{text}");
+    }
+}
+
+/// A registration does not wait until a person has ended an editor.
+#[test]
+fn a_change_during_an_edit_fails_at_once() {
+    let (scratch, _, mut outer, _) = host();
+    let (tell, hear) = std::os::unix::net::UnixStream::pair().unwrap();
+    let editor = crate::sys::forked::Forked::start(|| {
+        let edit = Outer::open(&scratch.paths()).and_then(Outer::edit);
+        let _ = nix::unistd::write(&tell, &[u8::from(edit.is_ok())]);
+        loop {
+            nix::unistd::pause();
+        }
+    })
+    .unwrap();
+    let mut byte = [0];
+    nix::unistd::read(&hear, &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+    let begun = Instant::now();
+    let told = outer
+        .put(List::Exclude, &id(1), "")
+        .unwrap_err()
+        .to_string();
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert!(told.contains("cosadm edit"), "{told}");
+    editor.end();
+    outer.put(List::Exclude, &id(1), "").unwrap();
 }
 
 /// A file that was cut short has lost exclusions.

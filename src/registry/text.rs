@@ -3,9 +3,9 @@
 //! The first line is `cosserver NAME VERSION`. The lines after it hold the number of changes, the
 //! mark that the machines are sorted, the settings, the hashed passwords, and the machines, one a
 //! line, sorted by ID. Comments (`#`) and blank lines may stand anywhere. A line that is wrong
-//! counts for nothing, except that one that denies a machine still denies it.
+//! allows nothing, and one that begins with an ID denies that machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::io::{BufRead, Read};
 
 use super::id::{Id, Name, Occurred};
@@ -35,6 +35,8 @@ pub(super) struct Format {
     pub(super) settings: &'static [(&'static str, IsRight)],
     /// What it says of a machine.
     pub(super) kinds: &'static [Kind],
+    /// What a wrong line says of its machine.
+    pub(super) denial: Kind,
     /// Whether it holds passwords.
     pub(super) has_passwords: bool,
     /// Whether it says one thing of a machine at a time.
@@ -65,11 +67,6 @@ impl Kind {
             Self::Local => "local",
             Self::Deleted => "deleted",
         }
-    }
-
-    /// Whether the line counts even if its time or its name is wrong.
-    const fn denies(self) -> bool {
-        matches!(self, Self::Exclude | Self::Deleted)
     }
 
     /// Whether the machine must have a name.
@@ -149,7 +146,7 @@ pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// Returns the ID with which a machine's line begins.
 fn id_of(line: &[u8]) -> Option<Id> {
     let (digits, rest) = line.split_at_checked(32)?;
-    if !matches!(rest.first(), None | Some(b' ')) {
+    if rest.first().is_some_and(|b| !b.is_ascii_whitespace()) {
         return None;
     }
     from_hex(std::str::from_utf8(digits).ok()?).map(Id)
@@ -171,14 +168,18 @@ pub(super) fn place(line: &[u8]) -> Option<Place> {
     if let Some(id) = id_of(line) {
         return Some(Place::Machine(id));
     }
-    let is_comment = matches!(line.first(), None | Some(b'#'));
     let is_password = line
         .strip_prefix(PASSWORD.as_bytes())
         .is_some_and(|rest| rest.first() == Some(&b' '));
     if is_password {
         return Some(Place::Password);
     }
-    (!is_comment).then_some(Place::Setting)
+    (!is_nothing(line)).then_some(Place::Setting)
+}
+
+/// Returns whether a line is a comment or blank.
+fn is_nothing(line: &[u8]) -> bool {
+    line.first() == Some(&b'#') || line.trim_ascii().is_empty()
 }
 
 /// What a line says.
@@ -193,7 +194,7 @@ pub(super) enum Line<'a> {
     Setting(&'static str, &'a [u8]),
     Password(Hashed),
     Machine(Row),
-    /// It is wrong, for this reason. It may still deny a machine.
+    /// It is wrong, for this reason. It may deny a machine.
     Wrong(&'static str, Option<Row>),
 }
 
@@ -213,16 +214,17 @@ impl Line<'_> {
 }
 
 impl Format {
-    /// Parses a line without its end.
+    /// Parses a line without its end, which may be that of another system.
     pub(super) fn line<'a>(&self, line: &'a [u8]) -> Line<'a> {
-        if line.len() > LINE {
-            return Line::Wrong("it is too long", None);
-        }
-        if line.trim_ascii().is_empty() || line.first() == Some(&b'#') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if is_nothing(line) {
             return Line::Nothing;
         }
         if let Some(id) = id_of(line) {
             return self.machine(id, line);
+        }
+        if line.len() > LINE {
+            return Line::Wrong("it is too long", None);
         }
         let mut words = line.splitn(2, |b| *b == b' ');
         let (word, value) = (words.next().unwrap_or_default(), words.next());
@@ -257,29 +259,42 @@ impl Format {
     }
 
     fn machine<'a>(&self, id: Id, line: &'a [u8]) -> Line<'a> {
-        let text = String::from_utf8_lossy(line);
-        let mut words = text.splitn(4, ' ').skip(1);
-        let word = words.next().unwrap_or_default();
-        let Some(kind) = self.kinds.iter().copied().find(|k| k.word() == word) else {
-            return Line::Wrong("it does not say what the machine is", None);
+        let mut row = Row {
+            id,
+            kind: self.denial,
+            at: Occurred(0),
+            name: None,
         };
-        let at = words.next().and_then(Occurred::parse);
-        let name = match words.next().map_or("", str::trim) {
+        let Some(text) = std::str::from_utf8(line).ok().filter(|t| t.len() <= LINE) else {
+            return Line::Wrong("it is too long, or not UTF-8", Some(row));
+        };
+        let first = |text: &'a str| -> (&'a str, &'a str) {
+            let text = text.trim();
+            text.split_once(|c: char| c.is_ascii_whitespace())
+                .unwrap_or((text, ""))
+        };
+        let (word, rest) = first(text.get(32..).unwrap_or_default());
+        let (at, name) = first(rest);
+        let Some(kind) = self.kinds.iter().copied().find(|k| k.word() == word) else {
+            return Line::Wrong("it does not say what the machine is", Some(row));
+        };
+        let name = match name.trim() {
             "" => Ok(None),
             name => Name::parse(name).map(Some),
         };
-        let why = match (&at, &name) {
+        let why = match (Occurred::parse(at), &name) {
             (None, _) => "it has no time of the form 2026-11-30T19:00:00Z",
             (_, Err(_)) => "its name cannot be shown, or is too long",
             (_, Ok(None)) if kind.is_named() => "it has no name",
             (Some(at), Ok(name)) => {
-                let (at, name) = (*at, name.clone());
+                let name = name.clone();
                 return Line::Machine(Row { id, kind, at, name });
             }
         };
-        let (at, name) = (at.unwrap_or(Occurred(0)), name.ok().flatten());
-        let row = Row { id, kind, at, name };
-        Line::Wrong(why, kind.denies().then_some(row))
+        row.name = name.ok().flatten();
+        // An inclusion that does not count denies nothing at a level that does not ask for it.
+        let denies = self.is_exclusive || kind == self.denial;
+        Line::Wrong(why, denies.then_some(row))
     }
 
     /// Checks the first line.
@@ -342,6 +357,8 @@ pub(super) struct Document {
     rows: Vec<Entry>,
     /// Comments and wrong lines that belong to no setting and no machine.
     others: Vec<u8>,
+    /// Wrong lines that were to be passwords.
+    wrong_passwords: Vec<u8>,
     /// Comments after the last machine.
     tail: Vec<u8>,
     /// The wrong lines: their numbers, and the reasons.
@@ -360,6 +377,7 @@ impl Document {
             passwords: Vec::new(),
             rows: Vec::new(),
             others: Vec::new(),
+            wrong_passwords: Vec::new(),
             tail: Vec::new(),
             wrong: Vec::new(),
             is_changed: true,
@@ -459,8 +477,12 @@ impl Document {
 
     fn keep(&mut self, number: usize, line: &[u8], why: &'static str) {
         self.wrong.push((number, why));
-        self.others.extend_from_slice(line);
-        self.others.push(b'\n');
+        let kept = match place(line) {
+            Some(Place::Password) => &mut self.wrong_passwords,
+            Some(Place::Setting | Place::Machine(_)) | None => &mut self.others,
+        };
+        kept.extend_from_slice(line);
+        kept.push(b'\n');
     }
 
     /// Returns the wrong lines: their numbers, and the reasons.
@@ -602,7 +624,22 @@ impl Document {
         self.is_changed = true;
         let all = std::mem::take(&mut self.rows).into_iter();
         let (old, mut rest): (Vec<_>, Vec<_>) = all.partition(|entry| entry.kind == Some(kind));
-        let mut old: BTreeMap<Id, Entry> = old.into_iter().map(|e| (e.id, e)).collect();
+        let mut left: BTreeMap<Id, Entry> = BTreeMap::new();
+        for entry in old {
+            // Of two lines of one machine the first stays.
+            let second = match left.entry(entry.id) {
+                btree_map::Entry::Occupied(_) => Some(entry),
+                btree_map::Entry::Vacant(place) => {
+                    place.insert(entry);
+                    None
+                }
+            };
+            let comments = second
+                .iter()
+                .filter_map(|entry| entry.text.get(..entry.line));
+            comments.for_each(|comments| self.others.extend_from_slice(comments));
+        }
+        let mut old = left;
         for mut row in rows {
             let before = old.remove(&row.id);
             let same = before.as_ref().and_then(|entry| self.parsed(entry));
@@ -641,7 +678,7 @@ impl Document {
 
     /// Returns the text of the next version, which has this modification time (seconds).
     pub(super) fn text(&self, time: i64) -> Vec<u8> {
-        let mut body = self.others.clone();
+        let mut body = Vec::new();
         for (name, _) in self.format.settings {
             if let Some(value) = self.settings.get(name) {
                 body.extend_from_slice(self.comments.get(name).map_or(&[], Vec::as_slice));
@@ -651,6 +688,8 @@ impl Document {
                 body.push(b'\n');
             }
         }
+        body.extend_from_slice(&self.others);
+        body.extend_from_slice(&self.wrong_passwords);
         for password in &self.passwords {
             body.extend_from_slice(password.text().as_bytes());
         }

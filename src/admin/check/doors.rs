@@ -11,6 +11,7 @@ impl Report<'_> {
     /// Checks both doors, and reports the access decision on an unknown machine.
     pub(super) fn doors(&mut self) {
         self.older_copies();
+        self.left_over(&self.paths.state.clone());
         let path = Outer::path(self.paths);
         let Some(outer) = self.sound(&path, Outer::open(self.paths), Outer::wrong_lines) else {
             return;
@@ -32,6 +33,9 @@ impl Report<'_> {
             Err(fault) => return self.wrong(&path, &fault),
         };
         let path = Inner::path(self.paths, folder.as_deref());
+        if let Some(folder) = &folder {
+            self.left_over(folder);
+        }
         let Some(inner) = self.sound(&path, Inner::open(&path), Inner::wrong_lines) else {
             return;
         };

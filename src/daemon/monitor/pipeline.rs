@@ -240,7 +240,7 @@ impl Monitor {
                     AccessDecision::Allow(pass) => self.after_doors(c, *admission, &pass, now),
                     AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
                         let words = format!(
-                            "machine {}: it was denied before it was registered",
+                            "machine {}: it was registered, and is denied now",
                             status.id
                         );
                         Err(Refusal::new(Cause::UnknownMachine, words).into())

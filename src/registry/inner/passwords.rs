@@ -9,10 +9,10 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Inner, Still, known_as, put};
+use super::{Inner, State, Still, known_as, put};
 use crate::fault::Fault;
 use crate::registry::id::{Id, Name, Occurred};
-use crate::registry::text::{Document, Hashed, from_hex};
+use crate::registry::text::{self, Document, Hashed, from_hex};
 use crate::secret::{self, same_bytes, to_hex};
 
 /// Argon2id's costs: KiB of memory, passes, lanes (OWASP's choice for little memory).
@@ -139,8 +139,8 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn passwords(&self) -> Result<Vec<Pending>, Fault> {
-        let all = self.0.read()?;
-        let pending = all.passwords().iter().map(|p| Pending {
+        let (_, all) = self.0.passwords()?;
+        let pending = all.iter().map(|p| Pending {
             name: p.name.as_str().to_owned(),
             made: p.made,
             generated: p.selector.is_some(),
@@ -155,7 +155,7 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn has_passwords(&self) -> Result<bool, Fault> {
-        Ok(!self.0.read()?.passwords().is_empty())
+        Ok(!self.0.passwords()?.1.is_empty())
     }
 
     /// Generates a one-time password for the machine that will have this name.
@@ -193,7 +193,7 @@ impl Inner {
                 return taken("there is a one-time password for that name; delete it first");
             }
             let is_own = |p: &Hashed| same_bytes(&p.hash, hash);
-            let is_backdoor = backdoor(all).is_some_and(|b| same_bytes(&b, hash));
+            let is_backdoor = backdoor(all.settings()).is_some_and(|b| same_bytes(&b, hash));
             if is_backdoor || all.passwords().iter().any(is_own) {
                 return taken("that password is taken; choose another for each name");
             }
@@ -255,6 +255,11 @@ impl Inner {
             None if password.is_empty() || password.len() > LONGEST => return Ok(None),
             None => Typed::Chosen(self.hash(password)?),
         };
+        // A wrong password costs no lock.
+        let is_known = self.look(id)?.0 == State::Authorized;
+        if !is_known && !typed.is_one_of(self.0.passwords()?) {
+            return Ok(None);
+        }
         self.change_if(still, |all| {
             // Another request has registered it; leave the password for another machine.
             if let Some(known) = known_as(all, id) {
@@ -294,13 +299,13 @@ impl Inner {
 
     /// Returns the one salt of the file, which is created on first use.
     fn salt(&mut self) -> Result<[u8; 16], Fault> {
-        let salt = |all: &Document| hex(all.settings().get("salt")?);
-        if let Some(salt) = salt(&self.0.read()?) {
+        let salt = |all: &text::Settings| hex(all.get("salt")?);
+        if let Some(salt) = salt(&self.0.settings()?) {
             return Ok(salt);
         }
         let new: [u8; 16] = secret::random()?;
         self.0.change_always(|all| {
-            if let Some(salt) = salt(all) {
+            if let Some(salt) = salt(all.settings()) {
                 return Ok(salt);
             }
             all.set("salt", Some(to_hex(&new).as_bytes()))?;
@@ -315,8 +320,8 @@ pub(super) fn hex<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
 }
 
 /// Returns the hash of the backdoor password.
-fn backdoor(all: &Document) -> Option<[u8; 32]> {
-    hex(all.settings().get("backdoor")?)
+fn backdoor(settings: &text::Settings) -> Option<[u8; 32]> {
+    hex(settings.get("backdoor")?)
 }
 
 /// Rejects a password in the form of a generated one: it would be looked up only among those.
@@ -329,24 +334,39 @@ fn no_generated(password: &[u8]) -> Result<(), Fault> {
     ))
 }
 
+impl Typed {
+    /// Returns whether this is the one-time password.
+    fn is(&self, password: &Hashed) -> bool {
+        let hash = match self {
+            Self::Generated(g) => g.hash(),
+            Self::Chosen(hash) => **hash,
+        };
+        let selector = match self {
+            Self::Generated(g) => Some(g.selector),
+            Self::Chosen(_) => None,
+        };
+        password.selector == selector && same_bytes(&password.hash, &hash)
+    }
+
+    /// Returns whether this is the backdoor password.
+    fn is_backdoor(&self, settings: &text::Settings) -> bool {
+        match self {
+            Self::Generated(_) => false,
+            Self::Chosen(hash) => backdoor(settings).is_some_and(|b| same_bytes(&b, &**hash)),
+        }
+    }
+
+    fn is_one_of(&self, (settings, passwords): (text::Settings, Vec<Hashed>)) -> bool {
+        passwords.iter().any(|p| self.is(p)) || self.is_backdoor(&settings)
+    }
+}
+
 /// Returns which password matches, and erases it if it is a one-time password.
 fn take(all: &mut Document, typed: &Typed) -> Option<Right> {
-    let found = match typed {
-        Typed::Generated(g) => {
-            all.take_password(|p| p.selector == Some(g.selector) && same_bytes(&p.hash, &g.hash()))
-        }
-        Typed::Chosen(hash) => {
-            all.take_password(|p| p.selector.is_none() && same_bytes(&p.hash, &**hash))
-        }
-    };
-    if let Some(password) = found {
+    if let Some(password) = all.take_password(|p| typed.is(p)) {
         return Some(Right::OneTime(password.name));
     }
-    let Typed::Chosen(hash) = typed else {
-        return None;
-    };
-    let is_backdoor = backdoor(all).is_some_and(|b| same_bytes(&b, &**hash));
-    is_backdoor.then_some(Right::Backdoor)
+    typed.is_backdoor(all.settings()).then_some(Right::Backdoor)
 }
 
 #[cfg(test)]

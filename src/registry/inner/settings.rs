@@ -38,7 +38,7 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn settings(&self) -> Result<Settings, Fault> {
-        Ok(of(self.0.read()?.settings()))
+        Ok(of(&self.0.settings()?))
     }
 
     /// Changes settings, all or none.

@@ -290,7 +290,9 @@ impl RegistryWorker {
             looks.pop_front()
         } else if is_first(writes) {
             let asked = writes.pop_front();
-            if let Some(next) = writes.front() {
+            if let Some(next) = writes.front_mut() {
+                // The time of a write begins when it is its turn.
+                next.until = now + WRITING;
                 send(&mut self.channel, next);
             }
             asked
