@@ -228,7 +228,7 @@ fn the_relay_keeps_a_sessions_keys_once() {
     let mut session = Session {
         sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
         opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
-        stranger: s,
+        raw_connection: s,
     };
     // The session's thread is serving: the job's output has arrived.
     session.until(b"ready\n");
@@ -309,7 +309,10 @@ fn credit_for_a_stream_that_has_ended_means_nothing() {
     let d = Daemon::start();
     let mut session = Caller::of(&d).accepted(d.port, "exec 2>&-; read x; echo over");
     loop {
-        let mut record = session.stranger.record().expect("the session was cut");
+        let mut record = session
+            .raw_connection
+            .record()
+            .expect("the session was cut");
         let text = session.opener.open(&mut record[2..]).unwrap();
         if Message::parse(text).unwrap() == Message::Eof(Stream::Error) {
             break;

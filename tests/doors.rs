@@ -65,14 +65,14 @@ struct Machine {
 }
 
 /// The first answer that it gets.
-enum Heard {
+enum Outcome {
     Accepted(Vec<String>),
-    Asked(Asks, Box<Talk>),
+    Asked(Asks, Box<Conversation>),
     Denied(String),
 }
 
 /// An exchange of prompts with the inner door.
-struct Talk {
+struct Conversation {
     stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
@@ -105,7 +105,7 @@ impl Machine {
     }
 
     /// Sends a request with this mechanism and service.
-    fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Heard {
+    fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Outcome {
         let request = self.request(service, words);
         let opening = Opening {
             request: &request,
@@ -115,32 +115,32 @@ impl Machine {
         let record = stranger.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
-            return Heard::Denied(hex(envelope.content));
+            return Outcome::Denied(hex(envelope.content));
         }
         let (payload, keys) = noise.read_2(envelope.content).unwrap();
         match Answer::decode(&payload).unwrap() {
             Answer::Accept { texts, .. } => {
-                Heard::Accepted(texts.into_iter().map(|t| t.words).collect())
+                Outcome::Accepted(texts.into_iter().map(|t| t.words).collect())
             }
             Answer::Prompts { by, .. } => {
-                let talk = Talk {
+                let talk = Conversation {
                     stranger,
                     sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
                     opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
                 };
-                Heard::Asked(by, Box::new(talk))
+                Outcome::Asked(by, Box::new(talk))
             }
             Answer::SendCommand => panic!("it asks for a command"),
         }
     }
 
     /// Requests registration.
-    fn enrols(&self) -> Heard {
+    fn enrols(&self) -> Outcome {
         self.asks(Credential::Machine, Service::Enrol, &[])
     }
 
     /// Requests registration; returns whether it is prompted. It may be closed without an answer.
-    fn tries(&self) -> Option<Talk> {
+    fn tries(&self) -> Option<Conversation> {
         let mut stranger = RawConnection::try_from_address(self.from, self.port).ok()?;
         let greeting = stranger.try_greet()?;
         let request = self.request(Service::Enrol, &[]);
@@ -154,7 +154,7 @@ impl Machine {
         let record = stranger.record()?;
         let content = record::parse(&record, &[Kind::Answer]).ok()?.content;
         let (_, keys) = noise.read_2(content).unwrap();
-        Some(Talk {
+        Some(Conversation {
             stranger,
             sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
             opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
@@ -174,35 +174,35 @@ impl Machine {
     }
 
     /// Requests registration, and must be prompted.
-    fn is_asked(&self) -> (Asks, Talk) {
+    fn is_asked(&self) -> (Asks, Conversation) {
         match self.enrols() {
-            Heard::Asked(by, talk) => (by, *talk),
-            Heard::Accepted(_) => panic!("let in at once"),
-            Heard::Denied(_) => panic!("refused at once"),
+            Outcome::Asked(by, talk) => (by, *talk),
+            Outcome::Accepted(_) => panic!("let in at once"),
+            Outcome::Denied(_) => panic!("refused at once"),
         }
     }
 
     /// Requests a login.
-    fn logs_in(&self) -> Heard {
+    fn logs_in(&self) -> Outcome {
         let (host, port, detach) = (None, 9003, false);
         let gui = Gui { host, port, detach };
         self.asks(Credential::Password, Service::Gui(gui), &["xterm"])
     }
 
     fn is_allowed(&self) -> bool {
-        matches!(self.enrols(), Heard::Accepted(_))
+        matches!(self.enrols(), Outcome::Accepted(_))
     }
 
     /// Must be denied for this cause.
     fn is_refused(&self, d: &Daemon, cause: &str) -> String {
         match self.enrols() {
-            Heard::Denied(reference) => must_be(d, &reference, cause),
-            Heard::Accepted(_) | Heard::Asked(..) => panic!("it is not refused"),
+            Outcome::Denied(reference) => must_be(d, &reference, cause),
+            Outcome::Accepted(_) | Outcome::Asked(..) => panic!("it is not refused"),
         }
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Answers; returns whether it is allowed, otherwise the denial's reference.
     fn answers(&mut self, text: &str) -> Result<Vec<String>, String> {
         self.sends(text);
@@ -254,7 +254,7 @@ fn by_default_only_hosts_with_a_cookie_are_allowed() {
     let (d, mut m) = start();
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
-    let Heard::Denied(reference) = machine.logs_in() else {
+    let Outcome::Denied(reference) = machine.logs_in() else {
         panic!("an unknown machine is asked for a password");
     };
     must_be(&d, &reference, "unknown-machine");
@@ -456,7 +456,7 @@ fn connection_at_the_prompt_is_evicted_for_another_address() {
     let mut m = Manager::of(&d.server());
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
-    let mut sitting: Vec<Talk> = (0..64).map(|_| Machine::new(&d).is_asked().1).collect();
+    let mut sitting: Vec<Conversation> = (0..64).map(|_| Machine::new(&d).is_asked().1).collect();
     // The same address gets no more room.
     Machine::new(&d).is_refused(&d, "busy");
     let other = Machine {
@@ -708,7 +708,7 @@ fn welcome_text_reaches_allowed_machines() {
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     assert_eq!(talk.answers("pc"), Ok(vec![words.to_owned()]));
-    let Heard::Accepted(texts) = machine.enrols() else {
+    let Outcome::Accepted(texts) = machine.enrols() else {
         panic!("it is not let in");
     };
     assert_eq!(texts, [words]);
@@ -791,7 +791,7 @@ fn registered_machine_is_not_a_host() {
         (Credential::Password, Service::Exec, &["id"]),
         (Credential::Password, Service::Enrol, &[]),
     ] {
-        let Heard::Denied(reference) = machine.asks(credential, service, words) else {
+        let Outcome::Denied(reference) = machine.asks(credential, service, words) else {
             panic!("it is not refused");
         };
         must_be(&d, &reference, "handshake");
@@ -1099,7 +1099,7 @@ fn under_inetd_the_registry_decides_the_same() {
     until("the host is on the list", || {
         m.inner.machine(&id).unwrap().is_some()
     });
-    assert!(matches!(machine.enrols(), Heard::Denied(_)));
+    assert!(matches!(machine.enrols(), Outcome::Denied(_)));
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
     let (_, mut talk) = machine.is_asked();

@@ -351,16 +351,16 @@ fn a_command_has_time_to_handle_a_signal() {
 #[test]
 fn data_received_while_the_gate_was_stopped_is_not_late() {
     let d = Daemon::start_with("[limits]\nhello = 3\n", "");
-    let mut stranger = RawConnection::connect(d.port);
+    let mut raw_connection = RawConnection::connect(d.port);
     // By then it is accepted.
     assert_eq!(d.session(&["true"]).finish().status, Some(0));
     let gate = Pid::from_raw(d.process("gate"));
     daemon::stop(gate.as_raw());
     until("it is stopped", || state(gate.as_raw()) == Some('T'));
-    stranger.send(&hello());
+    raw_connection.send(&hello());
     pass(5);
     kill(gate, Signal::SIGCONT).unwrap();
-    assert!(stranger.record().is_some(), "{}", d.log_text());
+    assert!(raw_connection.record().is_some(), "{}", d.log_text());
 }
 
 /// Regression: the same with many connections: deadlines were checked after the first 1,024 had
@@ -395,8 +395,8 @@ fn a_stopped_gates_crowd_is_served(hello_within: u64) -> bool {
     if begin.elapsed().as_secs() >= hello_within {
         return false;
     }
-    for stranger in &mut crowd {
-        stranger.send(&hello());
+    for raw_connection in &mut crowd {
+        raw_connection.send(&hello());
     }
     pass(hello_within + 2);
     kill(gate, Signal::SIGCONT).unwrap();

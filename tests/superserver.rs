@@ -336,7 +336,7 @@ fn pam_slots_are_limited_across_daemons() {
         ..Plan::around(BOB_HANGS, "")
     });
     let hanging: Vec<_> = (0..5)
-        .map(|_| login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"])))
+        .map(|_| login::look_inner(&mut l.gui("bob", "secret\n", &[], &["hello"])))
         .collect();
     until("all wait", || l.d.log.count("user=bob") == 5);
     until("two are checked", || workers(&l).len() == 2);

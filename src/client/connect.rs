@@ -15,12 +15,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::call::{Call, Family};
 use super::dial::{Dialing, Times};
 use super::inbox::is_for_later;
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::stdio::{Input, Output, Which};
 use crate::config::settings::default_port;
 use crate::fault::Fault;
 use crate::sys::socket::{is_lost, receive, send};
-use crate::sys::unsent::{Outlook, Unsent};
+use crate::sys::unsent::{Unsent, UnsentState};
 
 /// The most that is read at once, bytes.
 const BLOCK: usize = 64 * 1024;
@@ -120,9 +120,9 @@ impl Carrier {
         }
         self.looked = Instant::now();
         match self.unsent.look(self.socket.as_fd()) {
-            Outlook::Acknowledged => self.is_watched = false,
-            Outlook::Sent | Outlook::Waiting => {}
-            Outlook::Lost => return Err(broke(Errno::ETIMEDOUT)),
+            UnsentState::Acknowledged => self.is_watched = false,
+            UnsentState::Sent | UnsentState::Waiting => {}
+            UnsentState::Lost => return Err(broke(Errno::ETIMEDOUT)),
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Carrier {
                 self.send()
             }
             Err(e) if is_for_later(&e) => Ok(()),
-            Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
+            Err(e) => Err(Fault::new(text_without_number(&e)).while_doing("standard input")),
         }
     }
 
@@ -205,5 +205,5 @@ fn broke(e: Errno) -> Fault {
 }
 
 fn of_output(e: &io::Error) -> Fault {
-    Fault::new(plainly(e)).while_doing("standard output")
+    Fault::new(text_without_number(e)).while_doing("standard output")
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use super::call::{Call, Family};
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use crate::config::address::Address;
 use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
@@ -260,7 +260,13 @@ impl Route {
         let listed = self.listed_addresses(call);
         let with_port = |a: Address| {
             let address = a.with_port(port);
-            address.map_err(|e| Fault::new(format!("no interface {}: {}", a.zone(), plainly(&e))))
+            address.map_err(|e| {
+                Fault::new(format!(
+                    "no interface {}: {}",
+                    a.zone(),
+                    text_without_number(&e)
+                ))
+            })
         };
         let listed: Result<Vec<SocketAddr>, Fault> = listed.into_iter().map(with_port).collect();
         let mut all = listed?;

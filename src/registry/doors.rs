@@ -261,7 +261,7 @@ impl Doors {
 
     fn look_once(&mut self, id: Id) -> Result<MachineStatus, Fault> {
         let outer = self.look_outer(&id)?;
-        self.look_on(id, outer)
+        self.look_inner(id, outer)
     }
 
     fn look_outer(&mut self, id: &Id) -> Result<Looked, Fault> {
@@ -277,11 +277,11 @@ impl Doors {
         if needs_inner(&outer) && outer.folder.is_some() {
             return None;
         }
-        self.look_on(id, outer).ok()
+        self.look_inner(id, outer).ok()
     }
 
     /// Returns the status of a machine, given the outer door's answer.
-    fn look_on(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
+    fn look_inner(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
         let (state, settings, pending) = if needs_inner(&outer) {
             let path = Inner::path(&self.paths, outer.folder.as_deref());
             let looked = self.inner(outer.folder.clone()).look(&id);
@@ -323,7 +323,7 @@ impl Doors {
     pub fn introduce(&mut self, id: Id, name: &Name, remote: bool) -> Result<bool, Fault> {
         let introduced = self.writing(&id)?.1.introduce(&id, name, remote)?;
         if introduced {
-            self.saw_first(id);
+            self.record_first_visit(id);
         }
         Ok(introduced)
     }
@@ -337,7 +337,7 @@ impl Doors {
     }
 
     /// Records the visit that has registered a machine.
-    fn saw_first(&self, id: Id) {
+    fn record_first_visit(&self, id: Id) {
         // Its next visit is to be recorded then, and reports why that fails.
         let _ = self.seen.saw(&id);
     }
@@ -352,7 +352,7 @@ impl Doors {
         name: Name,
         remote: bool,
     ) -> Result<RegistrationOutcome, Fault> {
-        self.lodge(id, ENDED, |inner, still| {
+        self.register_if_open(id, ENDED, |inner, still| {
             inner.register(&id, &name, remote, still)
         })
     }
@@ -369,14 +369,14 @@ impl Doors {
         otherwise: &Name,
         remote: bool,
     ) -> Result<RegistrationOutcome, Fault> {
-        self.lodge(id, WRONG, |inner, still| {
+        self.register_if_open(id, WRONG, |inner, still| {
             inner.activate(&id, password, otherwise, remote, still)
         })
     }
 
     /// Registers a machine if the outer door is open to it. This is checked again once the write
     /// lock is held, because hashing takes time and so may other writers.
-    fn lodge(
+    fn register_if_open(
         &mut self,
         id: Id,
         otherwise: &'static str,
@@ -395,7 +395,7 @@ impl Doors {
         })?;
         Ok(match name {
             Some(name) => {
-                self.saw_first(id);
+                self.record_first_visit(id);
                 RegistrationOutcome::Registered(AdmissionPass::registered(id), name)
             }
             None if is_open => RegistrationOutcome::Wrong(otherwise),

@@ -19,7 +19,7 @@ use super::pidfd;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// No process, or this one.
-    Nobody,
+    NoOther,
     /// Another process, with this ID.
     Other(Pid),
     /// A process in another PID namespace, without a usable ID here.
@@ -48,7 +48,7 @@ pub fn release(file: impl AsFd, byte: u32) {
 /// # Errors
 /// The file system does not support locks.
 pub fn holder(file: impl AsFd, byte: u32) -> nix::Result<Holder> {
-    Ok(held(file, byte, 1)?.map_or(Holder::Nobody, |(_, holder)| holder))
+    Ok(held(file, byte, 1)?.map_or(Holder::NoOther, |(_, holder)| holder))
 }
 
 /// Returns one of `count` bytes that other processes hold, and its holder; `None`: they hold none
@@ -134,19 +134,19 @@ mod tests {
         assert_eq!(byte, [1]);
         assert_eq!(take(&file, 7), Ok(false));
         assert_eq!(holder(&file, 7), Ok(Holder::Other(child)));
-        assert_eq!(holder(&file, 8), Ok(Holder::Nobody));
+        assert_eq!(holder(&file, 8), Ok(Holder::NoOther));
         let own = Some((7, Holder::Other(child)));
         assert_eq!((held(&file, 0, 8), held(&file, 7, 9)), (Ok(own), Ok(own)));
         assert_eq!((held(&file, 0, 7), held(&file, 8, 9)), (Ok(None), Ok(None)));
         assert_eq!(take(&file, 8), Ok(true));
         assert_eq!(
             holder(&file, 8),
-            Ok(Holder::Nobody),
+            Ok(Holder::NoOther),
             "our own is no obstacle"
         );
         nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
         nix::sys::wait::waitpid(child, None).unwrap();
-        assert_eq!(holder(&file, 7), Ok(Holder::Nobody));
+        assert_eq!(holder(&file, 7), Ok(Holder::NoOther));
         assert_eq!(take(&file, 7), Ok(true));
         release(&file, 7);
         assert!(uptime() > Duration::ZERO);

@@ -31,7 +31,7 @@ pub struct Person {
 }
 
 /// A login in progress: the prompts have arrived.
-pub struct Talk {
+pub struct Conversation {
     stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
@@ -45,7 +45,7 @@ pub struct Talk {
 
 /// The reply to answers.
 pub enum Said {
-    Prompts(Box<Talk>),
+    Prompts(Box<Conversation>),
     Accepted(Vec<Text>),
     /// The shape of all records, and the time from the last answers to the denial.
     Denied(Vec<(usize, u8)>, Duration),
@@ -66,7 +66,7 @@ impl Person {
     }
 
     /// Sends the request, and receives the first prompts.
-    pub fn ask(&self) -> Talk {
+    pub fn ask(&self) -> Conversation {
         let (mut stranger, noise) = self.request();
         let answer = stranger.record().expect("no prompts");
         let shape = vec![shape(&answer)];
@@ -79,7 +79,7 @@ impl Person {
         else {
             panic!("no prompts");
         };
-        Talk {
+        Conversation {
             stranger,
             sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
             opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
@@ -147,7 +147,7 @@ impl Person {
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Returns the texts of the last message.
     pub fn words(&self) -> Vec<&str> {
         self.texts.iter().map(|t| &*t.words).collect()
@@ -174,7 +174,7 @@ impl Talk {
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Answers, must be accepted, and sends nothing more: returns what comes then, to the end.
     pub fn hears_all(mut self, answers: &[&str]) -> Vec<String> {
         self.send(answers);

@@ -2,7 +2,7 @@
 //! they allow.
 
 use super::{Level, Report};
-use crate::admin::doors::{check_writers, stranger, word};
+use crate::admin::doors::{check_writers, unknown_machine, word};
 use crate::fault::Fault;
 use crate::registry::noted::Noted;
 use crate::registry::{self, Doors, Inner, List, Outer};
@@ -42,13 +42,13 @@ impl Report<'_> {
         match about() {
             Ok((authorized, settings, waiting)) => {
                 self.right(&path, format!("the inner door: {authorized} authorized"));
-                let meets = stranger(level, &settings, waiting);
-                let rank = if meets.word == "refused" {
+                let decision_text = unknown_machine(level, &settings, waiting);
+                let rank = if decision_text.word == "refused" {
                     Level::Right
                 } else {
                     Level::Note
                 };
-                self.add(rank, "doors", meets.words);
+                self.add(rank, "doors", decision_text.words);
                 self.risks(level, settings.build_mode, settings.backdoor);
             }
             Err(fault) => self.wrong(&path, &fault),

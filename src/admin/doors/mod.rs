@@ -2,15 +2,15 @@
 //! machines may connect (seed 002: SESTAB and IDMAINT).
 //!
 //! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings`, `sestab` and `edit` are
-//! the subcommands, and `menu` is the program on a terminal. Both call the same functions. `meets`
+//! the subcommands, and `menu` is the program on a terminal. Both call the same functions. `decision_text`
 //! describes the access decision in words, and `rows` writes long lists. Each
 //! change is one replacement of a file. A stored password must never be shown again.
 
+mod decision_text;
 pub(super) mod door;
 pub(super) mod edit;
 pub(super) mod exclude;
 pub(super) mod machine;
-mod meets;
 pub(super) mod menu;
 pub(super) mod otp;
 mod rows;
@@ -23,7 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use meets::stranger;
+pub(super) use decision_text::unknown_machine;
 use rows::numbered;
 
 use super::call::Call;
@@ -53,7 +53,7 @@ impl Both {
     fn close(&mut self, paths: &Paths) -> Result<u64, Fault> {
         let Self { outer, inner } = self;
         if inner.count()? == 0 {
-            return Err(over_nobody(paths, outer.level()?));
+            return Err(no_machine_authorized(paths, outer.level()?));
         }
         let machines = inner.machines()?.into_iter();
         outer.close(machines.map(|m| (m.id, m.name)).collect())
@@ -64,7 +64,7 @@ impl Both {
 const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are still allowed";
 
 /// Explains why the outer door is not closed while no machine is authorized.
-fn over_nobody(paths: &Paths, level: Level) -> Fault {
+fn no_machine_authorized(paths: &Paths, level: Level) -> Fault {
     let add = paths.cosadm("machine add ID --name NAME");
     let why =
         format!("no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}");

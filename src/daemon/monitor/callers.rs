@@ -157,7 +157,7 @@ impl<T: Default> Callers<T> {
         &mut self,
         registry: &Registry,
         may: impl Fn(u32) -> bool,
-        mut is_somebody: impl FnMut(u32) -> bool,
+        mut user_exists: impl FnMut(u32) -> bool,
         now: Instant,
     ) {
         for _ in 0..AT_ONCE {
@@ -176,9 +176,9 @@ impl<T: Default> Callers<T> {
             let uid = socket.user();
             let his = self.line.iter().filter(|w| w.uid == uid).count();
             if his == 0 && self.has_slot(uid) {
-                self.let_in(registry, socket, uid, now);
+                self.accept_caller(registry, socket, uid, now);
             } else if his < self.terms.line_each
-                && (self.has_room_in_line(his) || self.nobody_makes_way(uid, &mut is_somebody))
+                && (self.has_room_in_line(his) || self.displace_unknown_user(uid, &mut user_exists))
             {
                 let until = now + self.terms.time;
                 self.line.push_back(Waiting { socket, uid, until });
@@ -213,11 +213,15 @@ impl<T: Default> Callers<T> {
     /// Whether the last queued client whose user does not exist was removed for one whose user
     /// does. One user may own thousands of user IDs; without a name each counts as a user of its
     /// own.
-    fn nobody_makes_way(&mut self, uid: u32, is_somebody: &mut impl FnMut(u32) -> bool) -> bool {
-        if !is_somebody(uid) {
+    fn displace_unknown_user(
+        &mut self,
+        uid: u32,
+        user_exists: &mut impl FnMut(u32) -> bool,
+    ) -> bool {
+        if !user_exists(uid) {
             return false;
         }
-        let last = self.line.iter().rposition(|w| !is_somebody(w.uid));
+        let last = self.line.iter().rposition(|w| !user_exists(w.uid));
         last.and_then(|at| self.line.remove(at)).is_some()
     }
 
@@ -268,7 +272,7 @@ impl<T: Default> Callers<T> {
             if !self.has_slot(uid) {
                 next += 1;
             } else if let Some(waiting) = self.line.remove(next) {
-                self.let_in(registry, waiting.socket, uid, now);
+                self.accept_caller(registry, waiting.socket, uid, now);
             }
         }
     }
@@ -278,7 +282,13 @@ impl<T: Default> Callers<T> {
         his < self.terms.each && self.all.len() < self.terms.most
     }
 
-    fn let_in(&mut self, registry: &Registry, socket: untrusted::Caller, uid: u32, now: Instant) {
+    fn accept_caller(
+        &mut self,
+        registry: &Registry,
+        socket: untrusted::Caller,
+        uid: u32,
+        now: Instant,
+    ) {
         let event_source = (self.event_source)(self.next);
         let fd = socket.as_fd().as_raw_fd();
         let registered = registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE);
@@ -309,7 +319,11 @@ impl<T: Default> Callers<T> {
     }
 
     /// Returns a client's message, if there is one. Drops a client that is gone or sends too much.
-    pub(super) fn hear(&mut self, id: u64, buffer: &mut [u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn handle_messages(
+        &mut self,
+        id: u64,
+        buffer: &mut [u8],
+    ) -> Option<Zeroizing<Vec<u8>>> {
         let caller = self.all.get_mut(&id)?;
         match caller.channel.receive(buffer) {
             Ok(Incoming::Message(message, _)) => {
@@ -403,15 +417,15 @@ mod tests {
         for uid in [100_001, 7, 100_002] {
             stand(&mut callers, uid);
         }
-        let mut is_somebody = |uid| uid < 100;
+        let mut user_exists = |uid| uid < 100;
         assert!(!callers.has_room_in_line(0), "each has one");
-        assert!(!callers.nobody_makes_way(100_003, &mut is_somebody));
+        assert!(!callers.displace_unknown_user(100_003, &mut user_exists));
         for left in [vec![100_001, 7, 8], vec![7, 8, 8]] {
-            assert!(callers.nobody_makes_way(8, &mut is_somebody));
+            assert!(callers.displace_unknown_user(8, &mut user_exists));
             stand(&mut callers, 8);
             let uids: Vec<u32> = callers.line.iter().map(|w| w.uid).collect();
             assert_eq!(uids, left);
         }
-        assert!(!callers.nobody_makes_way(9, &mut is_somebody));
+        assert!(!callers.displace_unknown_user(9, &mut user_exists));
     }
 }

@@ -339,7 +339,7 @@ impl Hosts {
     }
 
     /// Handles the end of a name's look-up.
-    pub(super) fn heard(
+    pub(super) fn look_up_ended(
         &mut self,
         which: LookUp,
         found: Result<Vec<IpAddr>, String>,

@@ -25,17 +25,17 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 256;
 
 /// Lets the client read the last record before the socket is closed: closing it with unread bytes
-/// would reset the connection. `parting` counts the threads that wait here.
-pub(super) fn farewell(connection: &OwnedFd, parting: &AtomicUsize) {
+/// would reset the connection. `lingering_count` counts the threads that wait here.
+pub(super) fn farewell(connection: &OwnedFd, lingering_count: &AtomicUsize) {
     let _ = shutdown(connection.as_raw_fd(), Shutdown::Write);
-    let others = parting.fetch_add(1, Ordering::Relaxed);
+    let others = lingering_count.fetch_add(1, Ordering::Relaxed);
     let patience = if others < AT_ONCE {
         FAREWELL
     } else {
         Duration::ZERO
     };
     wait_for_end(connection, Instant::now() + patience);
-    parting.fetch_sub(1, Ordering::Relaxed);
+    lingering_count.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// How long the monitor may take to send SIGHUP.

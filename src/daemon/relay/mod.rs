@@ -31,7 +31,7 @@ pub fn main() -> u8 {
 }
 
 /// Runs the relay for the only session of a monitor that inetd started.
-pub fn main_alone() -> u8 {
+pub fn main_for_one() -> u8 {
     match enter().map(pool::Pool::run_alone) {
         Some(()) => process::SUCCESS,
         None => process::FAILURE,

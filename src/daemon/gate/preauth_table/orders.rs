@@ -66,7 +66,7 @@ impl PreauthTable {
             }
             Order::Taken(c) => self.dismiss(c)?,
             Order::Close(c) => {
-                self.punish(c, Complaint::Malformed, now);
+                self.penalise(c, Complaint::Malformed, now);
                 self.dismiss(c)?;
             }
             Order::Deny(c, reference, penalty, ago) => {
@@ -127,8 +127,8 @@ impl PreauthTable {
         let Some((limits, preauth)) = found else {
             return Ok(());
         };
-        if stage != Stage::Asked && preauth.spoke_early() {
-            return self.turn_out(connection, Complaint::Malformed, now);
+        if stage != Stage::Asked && preauth.sent_early() {
+            return self.close_with_penalty(connection, Complaint::Malformed, now);
         }
         preauth.stage = stage;
         preauth.unsent = record.to_vec();
@@ -151,7 +151,7 @@ impl PreauthTable {
             return Ok(());
         };
         preauth.known = false;
-        self.sources.punish(preauth.from, penalty, &limits, now);
+        self.sources.penalise(preauth.from, penalty, &limits, now);
         // Beyond the limit of parked refusals, close without an answer.
         let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
         let record = answer::compose_denied(reference);
