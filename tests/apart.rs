@@ -110,7 +110,7 @@ fn daemon_that_stops_during_a_back_off_uses_no_cpu() {
         go.name()
     );
     let session = d.session(&[&script]);
-    said.hear();
+    said.receive();
     for _ in 0..3 {
         let lines = d.log.all().len();
         kill(Pid::from_raw(d.process("gate")), Signal::SIGKILL).unwrap();
@@ -126,9 +126,9 @@ fn daemon_that_stops_during_a_back_off_uses_no_cpu() {
     d.log.wait("stopping sessions=1");
     d.log.said_times("started process=gate", 4);
     go.open();
-    said.hear();
+    said.receive();
     let before = ticks(d.pid());
-    said.hear();
+    said.receive();
     let took = ticks(d.pid()) - before;
     go.open();
     assert_eq!(session.finish().status, Some(0));
@@ -161,7 +161,7 @@ fn permanently_failing_listener_does_not_make_the_gate_spin() {
     shutdown(ours[0].as_raw_fd(), Shutdown::Both).unwrap();
     let before = ticks(gate);
     go.open();
-    said.hear();
+    said.receive();
     let took = ticks(gate) - before;
     assert!(took < 20, "the gate took {took} ticks to wait");
     assert_eq!(session.finish().status, Some(0));

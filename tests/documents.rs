@@ -288,7 +288,7 @@ fn the_times_of_the_protocol() {
         ),
         format!(
             "| ended | the client to close | – | {} s | closed |",
-            seconds("src/daemon/relay/farewell.rs", "FAREWELL")
+            seconds("src/daemon/relay/lingering_close.rs", "LINGERING_CLOSE")
         ),
         format!(
             "a client SHOULD give up after some {} seconds without the answer",

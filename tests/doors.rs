@@ -73,7 +73,7 @@ enum Outcome {
 
 /// An exchange of prompts with the inner door.
 struct Conversation {
-    stranger: RawConnection,
+    raw_connection: RawConnection,
     sealer: Sealer,
     opener: Opener,
 }
@@ -97,11 +97,11 @@ impl Machine {
 
     /// Sends this as the payload of its handshake.
     fn sends(&self, payload: &[u8]) -> (RawConnection, Initiator) {
-        let mut stranger = RawConnection::from_address(self.from, self.port);
-        let greeting = stranger.greet();
+        let mut raw_connection = RawConnection::from_address(self.from, self.port);
+        let greeting = raw_connection.greet();
         let (hello, noise) = shake(&self.host, &self.key, &greeting, payload);
-        stranger.send(&hello);
-        (stranger, noise)
+        raw_connection.send(&hello);
+        (raw_connection, noise)
     }
 
     /// Sends a request with this mechanism and service.
@@ -111,8 +111,8 @@ impl Machine {
             request: &request,
             credential,
         };
-        let (mut stranger, noise) = self.sends(&opening.encode().unwrap());
-        let record = stranger.record().expect("neither yes nor no");
+        let (mut raw_connection, noise) = self.sends(&opening.encode().unwrap());
+        let record = raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
             return Outcome::Denied(hex(envelope.content));
@@ -124,7 +124,7 @@ impl Machine {
             }
             Answer::Prompts { by, .. } => {
                 let talk = Conversation {
-                    stranger,
+                    raw_connection,
                     sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
                     opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
                 };
@@ -141,8 +141,8 @@ impl Machine {
 
     /// Requests registration; returns whether it is prompted. It may be closed without an answer.
     fn tries(&self) -> Option<Conversation> {
-        let mut stranger = RawConnection::try_from_address(self.from, self.port).ok()?;
-        let greeting = stranger.try_greet()?;
+        let mut raw_connection = RawConnection::try_from_address(self.from, self.port).ok()?;
+        let greeting = raw_connection.try_greet()?;
         let request = self.request(Service::Enrol, &[]);
         let opening = Opening {
             request: &request,
@@ -150,12 +150,12 @@ impl Machine {
         };
         let payload = opening.encode().unwrap();
         let (hello, noise) = shake(&self.host, &self.key, &greeting, &payload);
-        stranger.send(&hello);
-        let record = stranger.record()?;
+        raw_connection.send(&hello);
+        let record = raw_connection.record()?;
         let content = record::parse(&record, &[Kind::Answer]).ok()?.content;
         let (_, keys) = noise.read_2(content).unwrap();
         Some(Conversation {
-            stranger,
+            raw_connection,
             sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
             opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
         })
@@ -206,7 +206,7 @@ impl Conversation {
     /// Answers; returns whether it is allowed, otherwise the denial's reference.
     fn answers(&mut self, text: &str) -> Result<Vec<String>, String> {
         self.sends(text);
-        let record = self.stranger.record().expect("neither yes nor no");
+        let record = self.raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Sealed, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
             return Err(hex(envelope.content));
@@ -225,7 +225,7 @@ impl Conversation {
         let tag = self.sealer.seal(&mut content).unwrap();
         content.extend_from_slice(&tag);
         let record = record::compose(Kind::Sealed, &content).unwrap();
-        self.stranger.send(&record);
+        self.raw_connection.send(&record);
     }
 }
 
@@ -278,8 +278,8 @@ fn an_excluded_machine_is_refused_before_its_request_is_decoded() {
     m.outer.set_level(Level::Off).unwrap();
     let machine = Machine::new(&d);
     let garbage = |cause| {
-        let (mut stranger, _) = machine.sends(b"this is no opening");
-        must_be(&d, &stranger.denied(), cause);
+        let (mut raw_connection, _) = machine.sends(b"this is no opening");
+        must_be(&d, &raw_connection.denied(), cause);
     };
     garbage("handshake");
     m.outer.put(List::Exclude, &machine.id(), "").unwrap();
@@ -464,7 +464,7 @@ fn connection_at_the_prompt_is_evicted_for_another_address() {
         ..Machine::new(&d)
     };
     let (_, mut talk) = other.is_asked();
-    must_be(&d, &sitting[0].stranger.denied(), "busy");
+    must_be(&d, &sitting[0].raw_connection.denied(), "busy");
     assert_eq!(talk.answers("secret"), Ok(vec![]));
     must_be(&d, &sitting[1].answers("secret").unwrap_err(), "activation");
 }
@@ -519,7 +519,7 @@ fn outer_door_closed_while_a_registration_waits_denies_it() {
             m.outer.put(List::Exclude, &machine.id(), "").unwrap();
         }
         drop(writer);
-        must_be(&d, &talk.stranger.denied(), "activation");
+        must_be(&d, &talk.raw_connection.denied(), "activation");
         assert!(m.inner.machine(&machine.id()).unwrap().is_none());
         assert_eq!(m.inner.passwords().unwrap().len(), 1);
     }
@@ -556,7 +556,7 @@ fn denial_by_the_registry_is_penalised() {
     let guesser = at(3);
     let (_, mut talk) = guesser.is_asked();
     talk.sends("guessed");
-    must_be(&d, &talk.stranger.denied(), "activation");
+    must_be(&d, &talk.raw_connection.denied(), "activation");
     has_one_slot(&guesser);
 }
 
@@ -573,10 +573,10 @@ fn what_comes_with_a_registration_is_what_the_page_says() {
         request: &request,
         credential: Credential::Machine,
     };
-    let (stranger, noise) = machine.sends(&opening.encode().unwrap());
-    let mut session = stranger.session(noise);
+    let (raw_connection, noise) = machine.sends(&opening.encode().unwrap());
+    let mut session = raw_connection.session(noise);
     let mut came = Vec::new();
-    while let Some(mut record) = session.stranger.record() {
+    while let Some(mut record) = session.raw_connection.record() {
         let text = session.opener.open(&mut record[2..]).unwrap();
         came.push(match Message::parse(text).unwrap() {
             Message::Reset(stream) => format!("Reset {}", stream as u8),
@@ -627,11 +627,11 @@ fn disconnect_hides_no_wrong_activation_password_or_other_refusal() {
     // A host at an address that is not its own; it leaves after its last byte.
     let from = IpAddr::from([127, 9, 8, 2]);
     let caller = Caller::of(&d);
-    let mut stranger = RawConnection::from_address(from, d.port);
-    let greeting = stranger.greet();
+    let mut raw_connection = RawConnection::from_address(from, d.port);
+    let greeting = raw_connection.greet();
     let (hello, _) = caller.client_hello(&greeting, &caller.request("true"));
-    stranger.send(&hello);
-    drop(stranger);
+    raw_connection.send(&hello);
+    drop(raw_connection);
     d.log.wait("peer=127.9.8.2 cause=address");
     has_one_slot(from);
 }
@@ -743,13 +743,13 @@ fn registry_checks_the_machine_of_the_vouching_host() {
     let caller = Caller::of(&d);
     let user = KeyPair::random().unwrap();
     let asks = || {
-        let mut stranger = RawConnection::connect(d.port);
-        let greeting = stranger.greet();
+        let mut raw_connection = RawConnection::connect(d.port);
+        let greeting = raw_connection.greet();
         let request = caller.request("true");
         let opening = vouch(&caller, &user, &nonce(&greeting), &request);
         let (hello, _) = shake(&caller, &user, &greeting, &opening);
-        stranger.send(&hello);
-        let record = stranger.record().expect("neither yes nor no");
+        raw_connection.send(&hello);
+        let record = raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
         (envelope.kind == Kind::Denied).then(|| hex(envelope.content))
     };
@@ -815,7 +815,7 @@ fn exclusion_with_now_hangs_up_the_machines_session() {
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     assert_eq!(cut(&d, machine.id()), 1);
-    must_be(&d, &talk.stranger.denied(), "excluded");
+    must_be(&d, &talk.raw_connection.denied(), "excluded");
     assert_eq!(cut(&d, machine.id()), 0);
 }
 
@@ -1151,5 +1151,5 @@ fn under_inetd_exclusion_with_now_hangs_up_the_machines_session() {
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     exclude(machine.id());
-    must_be(&d, &talk.stranger.denied(), "excluded");
+    must_be(&d, &talk.raw_connection.denied(), "excluded");
 }

@@ -62,8 +62,8 @@ fn tries(at: &At, machine: &Machine, count: usize) -> String {
         let all: Vec<_> = (0..now)
             .map(|_| machine.shakes_hands(at, &garbage).unwrap().0)
             .collect();
-        for mut stranger in all {
-            last = stranger.denied();
+        for mut raw_connection in all {
+            last = raw_connection.denied();
         }
         left -= now;
     }

@@ -126,7 +126,7 @@ fn registration_at_one_host_is_known_to_all() {
 #[test]
 fn all_hosts_serve_during_administration() {
     let mut hosts = Hosts::start();
-    let (friend, stranger) = (Machine::new(), Machine::new());
+    let (friend, unknown_machine) = (Machine::new(), Machine::new());
     hosts
         .inner
         .add(&friend.id(), &name("friend"), true)
@@ -149,10 +149,10 @@ fn all_hosts_serve_during_administration() {
                 }
             });
             scope.spawn(|| {
-                let mut stranger = stranger.clone();
+                let mut unknown_machine = unknown_machine.clone();
                 while !done.load(Ordering::Relaxed) {
-                    stranger.from = door::fresh_address();
-                    match stranger.calls(at) {
+                    unknown_machine.from = door::fresh_address();
+                    match unknown_machine.calls(at) {
                         Outcome::Denied(_) => {}
                         // A password was pending at that moment.
                         Outcome::Asked(talk) => {

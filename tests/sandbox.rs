@@ -396,8 +396,8 @@ fn guards_table_is_mapped_only_in_monitor_and_guard() {
     let by_inetd = Daemon::inetd_in(daemon::prepare("", ""), &[]);
     let by_itself = Daemon::start();
     for (d, monitor) in [(&by_itself, Some(by_itself.pid())), (&by_inetd, None)] {
-        let mut stranger = RawConnection::connect(d.port);
-        stranger.greet();
+        let mut raw_connection = RawConnection::connect(d.port);
+        raw_connection.greet();
         let monitor = monitor.unwrap_or_else(|| children(d.pid())[0]);
         assert_eq!(shared_memory(monitor), ["rw-s"]);
         let named = |name: &str| {

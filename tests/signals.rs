@@ -122,7 +122,7 @@ fn killed_client_ends_its_job() {
     let leader: i32 = job.out.wait("").parse().unwrap();
     job.signal(Signal::SIGKILL);
     assert_eq!(
-        fifo.hear_all(),
+        fifo.receive_all(),
         "hup\n",
         "the group is hung up, and it is gone"
     );
@@ -145,7 +145,7 @@ fn a_job_that_ignores_the_hang_up_is_killed_and_what_escaped_lives_on() {
     let (_, escaped) = job.out.wait_from(0, |l| l.parse::<i32>().is_ok());
     let escaped: i32 = escaped.parse().unwrap();
     job.signal(Signal::SIGKILL);
-    assert_eq!(fifo.hear_all(), "", "everything in the group is gone");
+    assert_eq!(fifo.receive_all(), "", "everything in the group is gone");
     let line = d.log.wait("end session=");
     let there = lives(escaped);
     kill(Pid::from_raw(escaped), Signal::SIGKILL).unwrap();
@@ -178,9 +178,9 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     let job = d.session(&[&script]);
     let leader: i32 = job.out.wait("").parse().unwrap();
     job.signal(Signal::SIGKILL);
-    assert_eq!(fifo.hear(), "hup\n");
+    assert_eq!(fifo.receive(), "hup\n");
     gate.open();
-    assert_eq!(fifo.hear_all(), "tidied\n");
+    assert_eq!(fifo.receive_all(), "tidied\n");
     if !groups_outlive_their_leaders() {
         // The daemon waits for the grace period in case the group has other processes.
         killpg(Pid::from_raw(leader), Signal::SIGKILL).unwrap();

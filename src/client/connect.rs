@@ -99,7 +99,7 @@ impl Carrier {
                         self.output.put(&mut parts).map_err(|e| of_output(&e))?;
                     }
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
-                    Err(e) => return Err(broke(e)),
+                    Err(e) => return Err(connection_failed(e)),
                 }
             }
             if ready.input {
@@ -122,7 +122,7 @@ impl Carrier {
         match self.unsent.look(self.socket.as_fd()) {
             UnsentState::Acknowledged => self.is_watched = false,
             UnsentState::Sent | UnsentState::Waiting => {}
-            UnsentState::Lost => return Err(broke(Errno::ETIMEDOUT)),
+            UnsentState::Lost => return Err(connection_failed(Errno::ETIMEDOUT)),
         }
         Ok(())
     }
@@ -195,12 +195,12 @@ impl Carrier {
                 self.to_socket = Vec::new();
                 Ok(())
             }
-            Err(e) => Err(broke(e)),
+            Err(e) => Err(connection_failed(e)),
         }
     }
 }
 
-fn broke(e: Errno) -> Fault {
+fn connection_failed(e: Errno) -> Fault {
     Fault::new(e.desc()).while_doing("the connection broke")
 }
 

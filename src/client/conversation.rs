@@ -65,7 +65,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Shows every text of the host, because standard error belongs to the user.
-    pub const fn for_a_person(mut self) -> Self {
+    pub const fn interactive(mut self) -> Self {
         self.is_persons = true;
         self
     }

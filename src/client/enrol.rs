@@ -48,7 +48,7 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         Ok(())
     };
     let door = Door::to_enrol(&call.host, call.name.as_deref(), &mut asker);
-    let mut conversation = Conversation::new(reporter, door).for_a_person();
+    let mut conversation = Conversation::new(reporter, door).interactive();
     conversation = conversation.once_authenticated(&mut pin);
     let auth_method = AuthMethod::Machine(&machine, &key);
     let id = keys::fingerprint(&machine.public);

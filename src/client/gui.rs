@@ -124,7 +124,7 @@ fn by_cookie(
         let greeted = Greeted::wait(dialed, &hello)?;
         let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
         let mut conversation = Conversation::new(reporter, door)
-            .for_a_person()
+            .interactive()
             .with_login(asker);
         match greeted.ask(auth_method, question, prepared, &mut conversation)? {
             Answer::Accepted(accepted) => return Ok(*accepted),
@@ -188,7 +188,7 @@ fn by_password(
             messages::fault(Some(&call.host), why);
         }
     };
-    let mut conversation = Conversation::new(reporter, door).for_a_person();
+    let mut conversation = Conversation::new(reporter, door).interactive();
     conversation = conversation.with_login(asker).once_authenticated(&mut pin);
     let auth_method = AuthMethod::Password(&machine, &key);
     let answer = greeted.ask(auth_method, question, prepared, &mut conversation);

@@ -214,7 +214,7 @@ impl Pump<'_> {
                     return Err(broken(Malformed("a record that a server does not send")));
                 }
             };
-            self.obey(said)?;
+            self.handle_message(said)?;
         }
         // In the order of arrival, as far as two descriptors can preserve it.
         for run in data.chunk_by(|(a, _), (b, _)| a == b) {
@@ -225,7 +225,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    fn obey(&mut self, said: Said) -> Result<(), Fault> {
+    fn handle_message(&mut self, said: Said) -> Result<(), Fault> {
         match said {
             Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
             Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),

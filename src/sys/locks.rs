@@ -120,7 +120,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cos-locks-{}", std::process::id()));
         let file = std::fs::File::create_new(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let (tell, hear) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (tell, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
         let Some(child) = super::super::job::fork_quietly().unwrap() else {
             super::super::job::default_signals();
             let taken = take(&file, 7) == Ok(true);
@@ -130,7 +130,7 @@ mod tests {
             }
         };
         let mut byte = [0];
-        nix::unistd::read(&hear, &mut byte).unwrap();
+        nix::unistd::read(&receiver, &mut byte).unwrap();
         assert_eq!(byte, [1]);
         assert_eq!(take(&file, 7), Ok(false));
         assert_eq!(holder(&file, 7), Ok(Holder::Other(child)));

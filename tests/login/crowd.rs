@@ -118,8 +118,8 @@ fn idle_prompt_does_not_block_other_logins() {
 /// Returns how many silent connections a source may have.
 fn slots(l: &Logins, from: &str) -> usize {
     let from = from.parse().unwrap();
-    let stranger = || daemon::hostile::RawConnection::from_address(from, l.d.port);
-    let mut both = [stranger(), stranger()];
+    let connect = || daemon::hostile::RawConnection::from_address(from, l.d.port);
+    let mut both = [connect(), connect()];
     l.d.gate_at_rest();
     both.iter_mut()
         .filter_map(|s| s.is_open().then_some(()))
@@ -325,8 +325,8 @@ fn rejections_for_lack_of_a_login_slot_are_rate_limited_in_the_log() {
     let asked = person.ask();
     let begun = std::time::Instant::now();
     let refused: Vec<_> = (0..1000).map(|_| person.ask_only()).collect();
-    for mut stranger in refused {
-        stranger.denied();
+    for mut raw_connection in refused {
+        raw_connection.denied();
     }
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
     let lines = l.d.log.count("too many logins in progress");

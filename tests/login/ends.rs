@@ -303,7 +303,7 @@ fn what_comes_with_a_detached_application_is_what_the_page_says() {
     let l = detachable_plan().start();
     let mut person = crate::login::person::Person::new(&l.d, "alice", "alone");
     person.detach = true;
-    let came = person.ask().hears_all(&[crate::login::PASSWORD]);
+    let came = person.ask().receives_all(&[crate::login::PASSWORD]);
     // Two outputs end together, in either order.
     let (end, mut before) = came.split_last().unwrap();
     assert_eq!(end, "Exited(0)", "{came:?}");

@@ -12,7 +12,8 @@ impl Report<'_> {
     pub(super) fn doors(&mut self) {
         self.older_copies();
         let path = Outer::path(self.paths);
-        let Some(outer) = self.sound(&path, Outer::open(self.paths), Outer::wrong_lines) else {
+        let Some(outer) = self.open_or_report(&path, Outer::open(self.paths), Outer::wrong_lines)
+        else {
             return;
         };
         let about = || {
@@ -32,7 +33,7 @@ impl Report<'_> {
             Err(fault) => return self.wrong(&path, &fault),
         };
         let path = Inner::path(self.paths, folder.as_deref());
-        let Some(inner) = self.sound(&path, Inner::open(&path), Inner::wrong_lines) else {
+        let Some(inner) = self.open_or_report(&path, Inner::open(&path), Inner::wrong_lines) else {
             return;
         };
         if let Some(Err(fault)) = path.parent().map(check_writers) {
@@ -49,7 +50,7 @@ impl Report<'_> {
                     Level::Note
                 };
                 self.add(rank, "doors", decision_text.words);
-                self.risks(level, settings.build_mode, settings.backdoor);
+                self.warn_of_weak_settings(level, settings.build_mode, settings.backdoor);
             }
             Err(fault) => self.wrong(&path, &fault),
         }
@@ -70,7 +71,7 @@ impl Report<'_> {
 
     /// Returns a door whose file exists and is undamaged; otherwise reports why not. Reports each wrong
     /// line.
-    fn sound<T>(
+    fn open_or_report<T>(
         &mut self,
         path: &std::path::Path,
         opened: Result<T, Fault>,
@@ -102,7 +103,7 @@ impl Report<'_> {
     }
 
     /// Warns of settings that weaken the doors.
-    fn risks(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
+    fn warn_of_weak_settings(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
         let mut warn = |words: String| self.add(Level::Warning, "doors", words);
         match level {
             registry::Level::Off => {

@@ -88,9 +88,9 @@ impl Users {
         match self {
             Self::SameName => (there == asked && asked.as_str() != ROOT).then(|| asked.clone()),
             Self::Pairs(pairs) => {
-                let mut his = pairs.iter().filter(|p| p.there == *there);
-                let named = his.clone().find(|p| p.here == *asked);
-                let first = || his.next().filter(|_| there == asked);
+                let mut mapped = pairs.iter().filter(|p| p.there == *there);
+                let named = mapped.clone().find(|p| p.here == *asked);
+                let first = || mapped.next().filter(|_| there == asked);
                 named.or_else(first).map(|p| p.here.clone())
             }
         }

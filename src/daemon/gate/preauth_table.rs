@@ -33,7 +33,7 @@ const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused peer may take to read its refusal.
-const FAREWELL: Duration = Duration::from_secs(5);
+const LINGERING_CLOSE: Duration = Duration::from_secs(5);
 
 /// How long the monitor may take for a decision. Longer than any limit of the monitor's own, of
 /// which `[login] time` is the longest.
@@ -345,7 +345,7 @@ impl PreauthTable {
 
     fn send_refusal(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
         self.parked = self.parked.saturating_sub(1);
-        self.postpone(connection, now + FAREWELL);
+        self.postpone(connection, now + LINGERING_CLOSE);
         let Some(preauth) = self.unauthenticated.get_mut(&connection) else {
             return Ok(());
         };

@@ -95,7 +95,7 @@ impl Application {
 
     /// Reports that the application runs, waits for its end and reports that. Reaps it once the
     /// monitor has received the report.
-    pub(super) fn attend(mut self, line: &Line) -> Result<(), Fault> {
+    pub(super) fn wait_and_report(mut self, line: &Line) -> Result<(), Fault> {
         let mut orphaned = self
             .started
             .take()

@@ -174,11 +174,12 @@ impl<T: Default> Callers<T> {
                 Ok(None) | Err(_) => return,
             };
             let uid = socket.user();
-            let his = self.line.iter().filter(|w| w.uid == uid).count();
-            if his == 0 && self.has_slot(uid) {
+            let own_count = self.line.iter().filter(|w| w.uid == uid).count();
+            if own_count == 0 && self.has_slot(uid) {
                 self.accept_caller(registry, socket, uid, now);
-            } else if his < self.terms.line_each
-                && (self.has_room_in_line(his) || self.displace_unknown_user(uid, &mut user_exists))
+            } else if own_count < self.terms.line_each
+                && (self.has_room_in_queue(own_count)
+                    || self.displace_unknown_user(uid, &mut user_exists))
             {
                 let until = now + self.terms.time;
                 self.line.push_back(Waiting { socket, uid, until });
@@ -191,9 +192,9 @@ impl<T: Default> Callers<T> {
         }
     }
 
-    /// Whether the queue takes one more of a user who has `his` entries in it. If it is full, the
+    /// Whether the queue takes one more of a user who has `own_count` entries in it. If it is full, the
     /// last entry of the user with the most entries is removed to make room.
-    fn has_room_in_line(&mut self, his: usize) -> bool {
+    fn has_room_in_queue(&mut self, own_count: usize) -> bool {
         if self.line.len() < self.terms.line {
             return true;
         }
@@ -205,7 +206,7 @@ impl<T: Default> Callers<T> {
             return false;
         };
         let last = self.line.iter().rposition(|w| w.uid == uid);
-        last.filter(|_| most > his + 1)
+        last.filter(|_| most > own_count + 1)
             .and_then(|at| self.line.remove(at))
             .is_some()
     }
@@ -278,8 +279,8 @@ impl<T: Default> Callers<T> {
     }
 
     fn has_slot(&self, uid: u32) -> bool {
-        let his = self.all.values().filter(|c| c.uid == uid).count();
-        his < self.terms.each && self.all.len() < self.terms.most
+        let own_count = self.all.values().filter(|c| c.uid == uid).count();
+        own_count < self.terms.each && self.all.len() < self.terms.most
     }
 
     fn accept_caller(
@@ -386,7 +387,7 @@ impl<T: Default> Callers<T> {
     }
 
     /// Drops clients whose time is over.
-    pub(super) fn tend(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         self.all.retain(|_, c| c.until > now);
         self.line.retain(|w| w.until > now);
     }
@@ -418,7 +419,7 @@ mod tests {
             stand(&mut callers, uid);
         }
         let mut user_exists = |uid| uid < 100;
-        assert!(!callers.has_room_in_line(0), "each has one");
+        assert!(!callers.has_room_in_queue(0), "each has one");
         assert!(!callers.displace_unknown_user(100_003, &mut user_exists));
         for left in [vec![100_001, 7, 8], vec![7, 8, 8]] {
             assert!(callers.displace_unknown_user(8, &mut user_exists));

@@ -157,14 +157,14 @@ impl Monitor {
             self.log.tell_suppressed();
         }
         if self.hosts.deadline().is_some_and(|at| at <= now) {
-            self.hosts.tend(now);
+            self.hosts.queue_due_names(now);
             self.resolve_names(now);
         }
         if self.awaited_deadline().is_some_and(|at| at <= now) {
             self.continue_overdue_awaited(now);
         }
         if self.look_ups.deadline().is_some_and(|at| at <= now) {
-            self.look_ups.tend(self.poll.registry(), now);
+            self.look_ups.expire(self.poll.registry(), now);
         }
         if self.sessions.deadline().is_some_and(|at| at <= now) {
             for finished in self.sessions.advance_hung(now) {
@@ -178,11 +178,11 @@ impl Monitor {
             self.expire_registry_questions(now);
         }
         if self.sign_socket.deadline().is_some_and(|at| at <= now) {
-            self.sign_socket.tend(now);
+            self.sign_socket.expire(now);
         }
         if self.control_deadline().is_some_and(|at| at <= now) {
             self.answer_session_lists(now);
-            self.control.tend(now);
+            self.control.expire(now);
         }
         if self.claim.due().is_some_and(|at| at <= now) {
             self.claim_run_folder(now);

@@ -385,7 +385,7 @@ impl LookUps {
     }
 
     /// Kills those that are late, and ends those that have been idle for long.
-    pub(super) fn tend(&mut self, registry: &Registry, now: Instant) {
+    pub(super) fn expire(&mut self, registry: &Registry, now: Instant) {
         self.dismiss_all(|p| p.may_end_idle() && p.idle_until <= now);
         let is_late = |p: &Process| {
             p.due.is_some_and(|at| at <= now) || p.asked.iter().any(|a| a.until <= now)

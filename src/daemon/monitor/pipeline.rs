@@ -196,7 +196,7 @@ impl Monitor {
                 let admitted = Admitted::by(*opened, &status)?;
                 self.step("admitted", &[("connection", &c), ("machine", &status.id)]);
                 let welcome = status.welcome.clone();
-                if let Some(name) = self.name_to_await(&admitted, peer, now) {
+                if let Some(name) = self.pending_name(&admitted, peer, now) {
                     let step = Step::AwaitsName(Box::new(admitted));
                     let admission = admission(step, welcome);
                     self.unauthenticated.insert(c, Preauth::AtDoor(admission));

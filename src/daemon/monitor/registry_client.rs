@@ -199,7 +199,7 @@ impl RegistryClient {
     }
 
     /// Fails overdue questions, and ends the worker if it is idle.
-    pub(super) fn tend(
+    pub(super) fn expire(
         &mut self,
         registry: &Registry,
         unreaped: &mut Vec<Pid>,

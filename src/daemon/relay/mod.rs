@@ -5,8 +5,8 @@
 //! monitor gave it. Must never make a decision, open a file, or let a thread speak for another
 //! session than its own.
 
-mod farewell;
 mod incoming;
+mod lingering_close;
 mod outgoing;
 mod pipe;
 mod pool;

@@ -89,7 +89,7 @@ impl Pool {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let begun = Builder::new()
             .stack_size(STACK)
-            .spawn(move || pool.attend());
+            .spawn(move || pool.serve_sessions());
         if begun.is_err() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -97,7 +97,7 @@ impl Pool {
     }
 
     /// Runs a thread: waits for sessions and serves them.
-    fn attend(self: Arc<Self>) {
+    fn serve_sessions(self: Arc<Self>) {
         loop {
             match self.receive() {
                 Some(Incoming::Message(message, fds)) => {

@@ -16,8 +16,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::farewell::{after_the_hang_up, farewell};
 use super::incoming::Incoming;
+use super::lingering_close::{after_the_hang_up, lingering_close};
 use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, widen};
 use super::ready::{Ready, add};
@@ -164,7 +164,7 @@ impl Serving {
             after_the_hang_up(self.monitor, self.stdin, [out, err]);
         }
         if told {
-            farewell(&socket, lingering_count);
+            lingering_close(&socket, lingering_count);
             let _ = shut();
         }
     }

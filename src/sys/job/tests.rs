@@ -288,7 +288,7 @@ fn memory_stays_closed_during_a_change_of_user() {
     if !nix::unistd::geteuid().is_root() {
         return say_skipped();
     }
-    let (hear, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (receiver, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let Some(pid) = fork_quietly().unwrap() else {
         // If this test fails, the child reads end of file.
@@ -303,7 +303,7 @@ fn memory_stays_closed_during_a_change_of_user() {
         calls::exit(i32::from(calls::user(user.uid).is_err()))
     };
     let mut changed = [0];
-    File::from(hear).read_exact(&mut changed).unwrap();
+    File::from(receiver).read_exact(&mut changed).unwrap();
     assert_eq!(changed, [1]);
     let as_other_user = |script: &str| {
         let mut sh = std::process::Command::new("/bin/sh");

@@ -81,9 +81,9 @@ fn a_name_that_does_not_resolve_is_asked_for_again() {
         assert_eq!(unresolved.is_some(), seconds == 5);
         let due = now + Duration::from_secs(seconds);
         assert_eq!(hosts.deadline(), Some(due));
-        hosts.tend(due - Duration::from_millis(1));
+        hosts.queue_due_names(due - Duration::from_millis(1));
         assert!(hosts.waiting.is_empty());
-        hosts.tend(due);
+        hosts.queue_due_names(due);
         assert_eq!(hosts.waiting.pop_front().as_ref(), Some(&two));
         now = due;
         which += 1;

@@ -61,9 +61,9 @@ fn a_process_that_is_idle_for_a_minute_ends() {
     process.due = None;
     let until = process.idle_until;
     assert_eq!(all.deadline(), Some(until));
-    all.tend(poll.registry(), until - Duration::from_millis(1));
+    all.expire(poll.registry(), until - Duration::from_millis(1));
     assert_eq!(all.all.len(), 1);
-    all.tend(poll.registry(), until);
+    all.expire(poll.registry(), until);
     assert!(all.all.is_empty() && all.event().is_empty());
     reap(all);
 }
@@ -77,9 +77,9 @@ fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() 
     let after = Duration::from_millis(10);
     all.retire(after, now);
     assert_eq!(all.deadline(), Some(now + after));
-    all.tend(poll.registry(), now);
+    all.expire(poll.registry(), now);
     assert_eq!(all.all.len(), 1);
-    all.tend(poll.registry(), now + after);
+    all.expire(poll.registry(), now + after);
     assert!(all.all.is_empty() && all.deadline().is_none() && all.event().is_empty());
     reap(all);
 }
@@ -90,7 +90,7 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
     let now = Instant::now();
     let question = Question::User("jo".into());
     let number = all.ask(poll.registry(), question, now).unwrap();
-    all.tend(poll.registry(), now + USER);
+    all.expire(poll.registry(), now + USER);
     let lost = LookUpEvent::Lost("it took too long".into());
     let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
     assert_eq!(all.event(), [lost, failed]);
@@ -110,7 +110,7 @@ fn an_answer_of_the_wrong_kind_loses_no_question() {
     assert!(all.take(id, wrong, now).is_err());
     let asked = all.all[&id].asked.iter().map(|a| a.number);
     assert_eq!(asked.collect::<Vec<_>>(), [number]);
-    all.tend(poll.registry(), now + USER);
+    all.expire(poll.registry(), now + USER);
     let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
     assert_eq!(all.event().pop(), Some(failed));
     reap(all);

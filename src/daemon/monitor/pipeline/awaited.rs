@@ -66,7 +66,7 @@ fn oldest_of_largest_source<'a>(
 impl Monitor {
     /// Returns the name to look up before this handshake's proof is verified, if it is being looked
     /// up.
-    pub(super) fn name_to_await(
+    pub(super) fn pending_name(
         &mut self,
         admitted: &Admitted<Opened>,
         peer: IpAddr,
@@ -139,11 +139,11 @@ impl Monitor {
                     let peer = admission.peer;
                     self.send_to_gate(Order::MayGo(c, false).encode());
                     let outcome = self.after_name(c, *admission, now);
-                    let outcome = outcome.map_err(|halt| match halt {
+                    let outcome = outcome.map_err(|reject| match reject {
                         Reject::Refused(r) if r.peer.is_none() => {
                             Reject::Refused(r.of(peer).from_unauthenticated(true))
                         }
-                        Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+                        Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => reject,
                     });
                     self.conclude(c, outcome);
                 }

@@ -159,8 +159,8 @@ impl Monitor {
                 .filter(|(_, v)| Source::of(v.peer) == source);
             same.count()
         };
-        let sit = prompted.iter().filter(|(_, v)| !v.has_answered());
-        let largest = sit.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
+        let unanswered = prompted.iter().filter(|(_, v)| !v.has_answered());
+        let largest = unanswered.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
         match largest.max() {
             Some((held, oldest, peer)) if held > of(authenticated_machine) => {
                 let words = "its prompt was the oldest, and was closed for another machine's";

@@ -33,7 +33,7 @@ impl Monitor {
             Reject::from(refusal.from_unauthenticated(is_unauthenticated))
         };
         match self.doors.ask(self.poll.registry(), Some(c), question, now) {
-            Ok(Asked::Now(told)) => self.resume_connection(c, *admission, told, now),
+            Ok(Asked::Now(answer)) => self.resume_connection(c, *admission, answer, now),
             Ok(Asked::Later(ticket)) => {
                 admission.ticket = Some(ticket);
                 self.unauthenticated.insert(c, Preauth::AtDoor(admission));
@@ -48,12 +48,12 @@ impl Monitor {
         &mut self,
         c: Connection,
         ticket: Ticket,
-        told: RegistryAnswer,
+        answer: RegistryAnswer,
         now: Instant,
     ) {
         match self.unauthenticated.remove(&c) {
             Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => {
-                let outcome = self.resume_connection(c, *admission, told, now);
+                let outcome = self.resume_connection(c, *admission, answer, now);
                 self.conclude(c, outcome);
             }
             // The peer has left, or this is another connection of the same number.
@@ -62,7 +62,7 @@ impl Monitor {
                 if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(
                     pass,
                     name,
-                )) = told
+                )) = answer
                 {
                     self.log_registered(pass.id(), &name, &"left");
                 }
@@ -74,16 +74,16 @@ impl Monitor {
         &mut self,
         c: Connection,
         admission: PendingAdmission,
-        told: RegistryAnswer,
+        answer: RegistryAnswer,
         now: Instant,
     ) -> Result<(), Reject> {
         let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
-        let outcome = self.after_registry(c, admission, told, now);
-        outcome.map_err(|halt| match halt {
+        let outcome = self.after_registry(c, admission, answer, now);
+        outcome.map_err(|reject| match reject {
             Reject::Refused(refusal) if refusal.peer.is_none() => {
                 Reject::Refused(refusal.of(peer).from_unauthenticated(is_unauthenticated))
             }
-            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => reject,
         })
     }
 
@@ -99,7 +99,7 @@ impl Monitor {
     /// Handles registry questions that are overdue.
     pub(in crate::daemon::monitor) fn expire_registry_questions(&mut self, now: Instant) {
         let registry = self.poll.registry();
-        let answers = self.doors.tend(registry, &mut self.unreaped, now);
+        let answers = self.doors.expire(registry, &mut self.unreaped, now);
         self.pass_on(answers, now);
     }
 
@@ -118,8 +118,8 @@ impl Monitor {
     }
 
     /// Logs the outcome of a registry write that no connection waits for.
-    pub(in crate::daemon::monitor) fn log_note(&mut self, told: RegistryAnswer) {
-        match told {
+    pub(in crate::daemon::monitor) fn log_note(&mut self, answer: RegistryAnswer) {
+        match answer {
             RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("machine", &pass.id()), ("host", &name)];

@@ -190,7 +190,7 @@ impl Sessions {
     pub(in super::super) fn advance_hung(&mut self, now: Instant) -> Vec<Finished> {
         let mut finished = Vec::new();
         for id in self.hanging.clone() {
-            finished.extend(self.tend(id, now));
+            finished.extend(self.advance(id, now));
         }
         if self.sweep.is_none() {
             finished.extend(self.begin_sweep(now));
@@ -211,7 +211,7 @@ impl Sessions {
 
     /// Does what needs no sweep of all processes: the end of the grace, and sessions that the
     /// system does not show.
-    fn tend(&mut self, id: u64, now: Instant) -> Option<Finished> {
+    fn advance(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let has_number = session.number().is_some();
         let hung = session.hung.as_mut()?;
