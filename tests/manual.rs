@@ -599,7 +599,7 @@ fn stable_names(source: &str, of: &str) -> Set {
 /// Returns the event of each call of `say`, `log_ratelimited` and `log_limited_by_user` in a source.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
-    for call in ["say(", "log_ratelimited(", "say_of_user(uid,"] {
+    for call in ["say(", "log_ratelimited(", "log_limited_by_user(uid,"] {
         for (at, _) in code.match_indices(call) {
             let rest = code[at + call.len()..].trim_start();
             if !rest.starts_with("Level::") {
