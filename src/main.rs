@@ -18,7 +18,7 @@ fn run() -> u8 {
         Some("cosserver: relay") => cosserver::daemon::relay::main(),
         Some("cosserver: lookup") => cosserver::daemon::lookup::main(),
         Some("cosserver: guard") => cosserver::daemon::monitor::standby_guard(),
-        Some("cosserver: door") => cosserver::registry::process::main(),
+        Some("cosserver: registry") => cosserver::registry::process::main(),
         _ => cosserver::daemon::monitor::main(&CHILD_MAINS),
     }
 }

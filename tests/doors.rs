@@ -511,7 +511,7 @@ fn outer_door_closed_while_a_registration_waits_denies_it() {
         let (_, mut talk) = machine.is_asked();
         let writer = writing(m.inner.file());
         talk.sends("secret");
-        let processes = || daemon::of_role(d.pid(), "door");
+        let processes = || daemon::of_role(d.pid(), "registry");
         until("it registers", || processes() == 1);
         if machine.id() == closed.id() {
             m.outer.set_level(Level::Closed).unwrap();
@@ -848,8 +848,8 @@ fn start_shared() -> (Daemon, Manager) {
     (d, m)
 }
 
-fn door_process(d: &Daemon) -> Pid {
-    Pid::from_raw(d.process("door"))
+fn registry_worker(d: &Daemon) -> Pid {
+    Pid::from_raw(d.process("registry"))
 }
 
 /// It holds the registry's files and its channel, and no socket of an unauthenticated connection;
@@ -861,7 +861,7 @@ fn registry_worker_can_open_only_its_own_files() {
         return;
     }
     let (d, _m) = start_shared();
-    let pid = door_process(&d).as_raw();
+    let pid = registry_worker(&d).as_raw();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
     for path in open {
@@ -884,18 +884,18 @@ fn registry_worker_can_open_only_its_own_files() {
 fn registry_worker_that_dies_is_restarted() {
     let (d, _m) = start_shared();
     for _ in 0..3 {
-        let old = door_process(&d);
+        let old = registry_worker(&d);
         kill(old, Signal::SIGKILL).unwrap();
         d.says(0, &["true"]);
-        assert_ne!(door_process(&d), old);
-        assert_eq!(daemon::of_role(d.pid(), "door"), 1);
+        assert_ne!(registry_worker(&d), old);
+        assert_eq!(daemon::of_role(d.pid(), "registry"), 1);
     }
 }
 
 #[test]
 fn hanging_registry_worker_times_out_and_denies() {
     let (d, mut m) = start_shared();
-    daemon::stop(door_process(&d).as_raw());
+    daemon::stop(registry_worker(&d).as_raw());
     d.says(255, &["true"]);
     d.log.wait("cause=registry");
     d.says(0, &["true"]);
@@ -971,7 +971,7 @@ fn registry_writer_delays_only_registrations() {
     let writers = [m.inner.file().to_owned(), d.server().join("state/sestab")];
     let writers = writers.map(|file| writing(&file));
     talk.sends("new");
-    until("it registers", || daemon::of_role(d.pid(), "door") == 1);
+    until("it registers", || daemon::of_role(d.pid(), "registry") == 1);
     let (_, took) = timed(|| assert!(known.is_allowed()));
     assert!(took < Duration::from_secs(1), "{took:?}");
     banned.is_refused(&d, "excluded");

@@ -105,7 +105,7 @@ fn excluded_machine_is_refused_before_its_request_is_read() {
     assert!(m.outer.look(&Id(one_of_them)).unwrap().excluded);
 
     let all = [("monitor", d.pid()), ("gate", d.process("gate"))];
-    assert_eq!(of_role(d.pid(), "door"), 0);
+    assert_eq!(of_role(d.pid(), "registry"), 0);
     let holds = || -> Vec<((u64, u64), usize)> {
         d.gate_at_rest();
         let of = |pid| (memory(pid), descriptors_at_rest(pid));

@@ -477,12 +477,12 @@ fn registry_is_created_completely_or_not_at_all() {
 }
 
 /// Returns the registry workers of a daemon.
-fn door_processes(d: &Daemon) -> Vec<i32> {
-    let is_door = |pid: &i32| {
+fn registry_workers(d: &Daemon) -> Vec<i32> {
+    let is_worker = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with(b"cosserver: door\0")
+        line.starts_with(b"cosserver: registry\0")
     };
-    children(d.pid()).into_iter().filter(is_door).collect()
+    children(d.pid()).into_iter().filter(is_worker).collect()
 }
 
 /// Eight machines type a password at once while a process is killed: alternately a registry worker
@@ -526,7 +526,7 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
             // Any moment is suitable: that is what is tested.
             std::thread::park_timeout(moment);
             if round % 2 == 0 {
-                for pid in door_processes(&d) {
+                for pid in registry_workers(&d) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }
             } else {

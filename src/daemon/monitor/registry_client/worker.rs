@@ -141,7 +141,7 @@ impl RegistryWorker {
         // Before there is a process, which would otherwise have to be killed and reaped.
         let watch = registry.map(|r| Watch::new(r, &channel, event_source::REGISTRY_WORKER));
         let watch = watch.transpose()?;
-        let pid = process::again("cosserver: door", theirs.as_fd(), OomPriority::Original)?;
+        let pid = process::again("cosserver: registry", theirs.as_fd(), OomPriority::Original)?;
         let starts = watch.is_none();
         let mut worker = Self::of(pid, channel);
         worker.watch = watch;
