@@ -338,10 +338,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     m.outer.set_level(Level::Open).unwrap();
     for (reason, password) in [
         ("its machine was deleted from the inner door", "x"),
-        (
-            "its machine was deleted; it must register again (cos enrol), or ",
-            "y",
-        ),
+        ("its machine was deleted; `cosadm ", "y"),
     ] {
         d.says(255, &["true"]);
         for told in [

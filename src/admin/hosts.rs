@@ -105,8 +105,7 @@ fn denied_by_doors(paths: &Paths, known: &Known) -> Option<String> {
         // The client of a command never answers a prompt.
         AccessDecision::Prompt(_) => {
             return Some(format!(
-                "it is denied by the registry: its machine was deleted; it must register again (cos \
-                 enrol), or {}",
+                "it is denied by the registry: its machine was deleted; {} allows it",
                 paths.cosadm(&add)
             ));
         }
@@ -235,11 +234,10 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     table.faults().iter().for_each(|fault| out.tell(fault));
     if table.entries().is_empty() && table.faults().is_empty() {
-        let dir = paths.option_c();
+        out.tell(format!("no host is in {}", paths.hostinfo().display()));
         out.tell(format!(
-            "no host is in {}; `cosadm{dir} host invite NAME` allows one to run commands here, \
-             `cosadm{dir} host join FILE` installs an invitation card of another host",
-            paths.hostinfo().display()
+            "to allow one to run commands here: {}",
+            paths.cosadm("host invite NAME")
         ));
     }
     let mut text = String::new();

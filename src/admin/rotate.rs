@@ -140,13 +140,12 @@ fn finish_command(paths: &Paths, host: &HostName) -> String {
 
 /// Explains why a third cookie is refused.
 fn two_cookies_live(paths: &Paths, host: &HostName) -> Fault {
-    let words = format!(
-        "two cookies of {host} are live already, and no record says which it asks with. If {host} has joined \
-         with the last card, {} drops the older one; if that card is lost, {} replaces the newer one",
-        finish_command(paths, host),
-        paths.cosadm(format_args!("host rotate {host} --again"))
-    );
-    Fault::of(&paths.cookie_in(host), words)
+    let words =
+        format!("two cookies of {host} are live already, and no record says which one it uses");
+    Fault::of(&paths.cookie_in(host), words).with_remedy(format!(
+        "if {host} has joined with the last card: {}",
+        finish_command(paths, host)
+    ))
 }
 
 /// Restores the old cookies, and returns the outcome in words.

@@ -396,9 +396,7 @@ enum Said {
 }
 
 fn closed() -> Fault {
-    Fault::new(
-        "the connection was closed before the command's end, by the host or its administrator; the command is hung up",
-    )
+    Fault::new("the host or its administrator closed the connection before the command's end")
 }
 
 fn connection(e: &io::Error) -> Fault {

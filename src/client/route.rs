@@ -74,14 +74,15 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
         return Ok((own, route));
     };
     let words = format!(
-        "{} is in neither {} nor {}; add it to the first, or as root to the second, by `cosadm host join FILE`, \
-         with an invitation from its administrator",
+        "{} is in neither {} nor {}",
         call.host,
         own.table.hostinfo().display(),
         system.table.hostinfo().display()
     );
     let found = search([Some(own.clone()), Some(system)], &call.host)?;
-    found.ok_or_else(|| or_by_ssh(call, &own.table, Fault::new(words)))
+    let fault =
+        Fault::new(words).with_remedy("to add it, with its invitation card: cosadm host join FILE");
+    found.ok_or_else(|| or_by_ssh(call, &own.table, fault))
 }
 
 /// Adds how to reach the host by ssh(1), if the program was called as ssh. Before cosserver, ssh(1)

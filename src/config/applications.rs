@@ -127,10 +127,7 @@ impl Applications {
         let (name, _) = self.all().next()?;
         let trouble = pam_files::judge().err()?;
         Some(Fault::new(format!(
-            "there is a [gui.{name}], and {trouble}; \
-             make install puts one there, and there is one for each family of systems in \
-             /usr/local/share/doc/cosserver/examples/pam.d (DOCDIR= said where), and in etc/pam.d \
-             of the sources"
+            "there is a [gui.{name}], and {trouble}; make install puts one there"
         )))
     }
 

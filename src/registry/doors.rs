@@ -160,8 +160,7 @@ impl Doors {
         let (outer, inner) = (Outer::path(paths), Inner::path(paths, None));
         let told = |path: &Path, what: &str| {
             let init = paths.cosadm("init");
-            let words =
-                format!("{what}: put a copy back; or {init} makes a new one, which is empty");
+            let words = format!("{what}; {init} makes a new one, which is empty");
             Some(Fault::of(path, words))
         };
         if !outer.exists() {

@@ -340,8 +340,7 @@ impl Table {
         };
         if size != rest {
             let words = format!(
-                "{} is damaged (it was written with {size} bytes after its third line, and has \
-                 {rest}); nothing was changed: put a copy back",
+                "{} is damaged (it was written with {size} bytes after its third line, and has {rest})",
                 self.format.what
             );
             return Err(Fault::of(&self.path, words));

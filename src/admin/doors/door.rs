@@ -53,12 +53,7 @@ pub(super) fn now(paths: &Paths) -> String {
         };
         let mut words = format!("{what}; {}", decision_text.words);
         if level == Level::Open && decision_text.word == "refused" {
-            words += &format!(
-                "; {} sets a one-time password, {} prompts for a name instead, and {} authorizes a machine",
-                paths.cosadm("otp add NAME"),
-                paths.cosadm("settings set build-mode yes"),
-                paths.cosadm("machine add ID --name NAME")
-            );
+            words += &format!("; {} sets a password", paths.cosadm("otp add NAME"));
         }
         Ok(words)
     });

@@ -65,18 +65,16 @@ const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are still all
 
 /// Explains why the outer door is not closed while no machine is authorized.
 fn no_machine_authorized(paths: &Paths, level: Level) -> Fault {
-    let add = paths.cosadm("machine add ID --name NAME");
-    let why =
-        format!("no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}");
-    if level == Level::Closed {
-        let words = format!("the outer door remains closed: {why}. {add} authorizes a machine");
-        return Fault::new(words);
-    }
-    let otp = paths.cosadm("otp add NAME");
-    let level = paths.cosadm("sestab level 2");
-    Fault::new(format!(
-        "the outer door is not closed: {why}. {add} authorizes a machine, {otp} allows one to register, and \
-         {level} closes the door anyway"
+    let outcome = match level {
+        Level::Closed => "remains closed",
+        Level::Off | Level::Open => "is not closed",
+    };
+    let words = format!(
+        "the outer door {outcome}: no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}"
+    );
+    Fault::new(words).with_remedy(format!(
+        "to authorize one: {}",
+        paths.cosadm("machine add ID --name NAME")
     ))
 }
 
@@ -190,10 +188,9 @@ pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
         return Ok(());
     }
     let words = format!(
-        "others can write it (mode {mode:04o}), and could put a file beside that of the inner door; make \
-         a folder of its own (mkdir -m 700)"
+        "others can write it (mode {mode:04o}), and could put a file beside that of the inner door"
     );
-    Err(Fault::of(folder, words))
+    Err(Fault::of(folder, words).with_remedy("make a folder of its own: mkdir -m 700 FOLDER"))
 }
 
 /// Parses an operand as a machine ID.

@@ -179,20 +179,15 @@ fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
     if outer.count(List::Include)? > 0 {
         return outer.set_level(Level::Closed);
     }
-    let is_closed = outer.level()? == Level::Closed;
-    let close = paths.cosadm("door close");
-    Err(Fault::new(if is_closed {
-        format!(
-            "the include list is empty, and the outer door remains closed: {BUT_HOSTS}. {close} fills \
-             the list with the authorized machines"
-        )
+    let words = if outer.level()? == Level::Closed {
+        format!("the include list is empty, and the outer door remains closed: {BUT_HOSTS}")
     } else {
-        let level = paths.cosadm("sestab level 2");
-        format!(
-            "the include list is empty: enforcing it would deny every machine; {BUT_HOSTS}. {close} fills \
-             it with the authorized machines, and {level} closes the door anyway"
-        )
-    }))
+        format!("enforcing an empty include list would deny every machine; {BUT_HOSTS}")
+    };
+    Err(Fault::new(words).with_remedy(format!(
+        "to fill it with the authorized machines: {}",
+        paths.cosadm("door close")
+    )))
 }
 
 /// Reports the level after a change.

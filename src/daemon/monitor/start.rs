@@ -140,8 +140,7 @@ fn cannot_be(user: &UserName) -> Option<Fault> {
 
 fn is_root(user: &UserName) -> Fault {
     Fault::new(format!(
-        "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges; \
-         _cosserver was probably meant"
+        "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges"
     ))
 }
 
