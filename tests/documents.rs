@@ -148,7 +148,7 @@ fn the_limits_of_the_protocol() {
             "PROMPTS",
             limits::PROMPTS as u64,
             &[
-                "array of at most {} texts, section 6.3",
+                "array of at most {} texts, section 12",
                 "array of at most {} byte strings | an answer",
             ],
         ),
