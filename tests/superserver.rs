@@ -200,7 +200,7 @@ fn a_penalty_ends_with_the_machines_own_time() {
     let later = ["-T", "--boottime", "1000"];
     let can = Command::new("unshare").args(later).arg("true").output();
     if !can.is_ok_and(|out| out.status.success()) {
-        eprintln!("no namespace of time can be made here: passed over");
+        eprintln!("no namespace of time can be made here: skipped");
         return;
     }
     let settings = "penalties.noauth = 100\npenalties.min = 50\n";
