@@ -383,8 +383,8 @@ fn a_replayed_handshake_starts_nothing() {
     let mut session = s.session(noise);
     session.finish();
     // On the session's own connection it is not a valid record.
-    session.wrong_caller.send(&recorded);
-    session.wrong_caller.rest();
+    session.raw_connection.send(&recorded);
+    session.raw_connection.rest();
 
     let count = if daemon::long() { 5000 } else { 600 };
     let replay = |port| {
