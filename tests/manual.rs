@@ -596,7 +596,8 @@ fn stable_names(source: &str, of: &str) -> Set {
     names
 }
 
-/// Returns the event of each call of `say`, `log_ratelimited` and `log_limited_by_user` in a source.
+/// Returns the event of each call of `say`, `log_ratelimited` and `log_limited_by_user` in a
+/// source.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
     for call in ["say(", "log_ratelimited(", "log_limited_by_user(uid,"] {

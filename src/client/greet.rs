@@ -142,8 +142,8 @@ impl<'a> Greeted<'a> {
         self.theirs.host_key.as_ref()
     }
 
-    /// Authenticates us, sends the request, waits for the answer and checks it. `conversation` handles what
-    /// the host asks and prints before the answer.
+    /// Authenticates us, sends the request, waits for the answer and checks it. `conversation`
+    /// handles what the host asks and prints before the answer.
     ///
     /// # Errors
     /// There is no answer, or it cannot come from the intended host.

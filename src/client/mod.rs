@@ -15,8 +15,8 @@
 //! - `reach` connects (by `dial`, from `source`, or by `jump` through other hosts).
 //! - `request` composes the request; `auth_method` authenticates us (by `signer`, for an ordinary
 //!   user).
-//! - `greet` sends the request; `conversation` answers the host's questions (`door` those of the inner
-//!   door, `asker` those of PAM; `meet` gets agreement to the host's key).
+//! - `greet` sends the request; `conversation` answers the host's questions (`door` those of the
+//!   inner door, `asker` those of PAM; `meet` gets agreement to the host's key).
 //! - `denied` words a refusal.
 //! - `pump` carries the session to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`.
 //! - `messages` prints what the client itself reports.

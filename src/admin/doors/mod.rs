@@ -2,8 +2,8 @@
 //! machines may connect (seed 002: SESTAB and IDMAINT).
 //!
 //! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings`, `sestab` and `edit` are
-//! the subcommands, and `menu` is the program on a terminal. Both call the same functions. `decision_text`
-//! describes the access decision in words, and `rows` writes long lists. Each
+//! the subcommands, and `menu` is the program on a terminal. Both call the same functions.
+//! `decision_text` describes the access decision in words, and `rows` writes long lists. Each
 //! change is one replacement of a file. A stored password must never be shown again.
 
 mod decision_text;

@@ -192,8 +192,8 @@ impl<T: Default> Callers<T> {
         }
     }
 
-    /// Whether the queue takes one more of a user who has `own_count` entries in it. If it is full, the
-    /// last entry of the user with the most entries is removed to make room.
+    /// Whether the queue takes one more of a user who has `own_count` entries in it. If it is full,
+    /// the last entry of the user with the most entries is removed to make room.
     fn has_room_in_queue(&mut self, own_count: usize) -> bool {
         if self.line.len() < self.terms.line {
             return true;

@@ -127,8 +127,9 @@ impl Serving {
         })
     }
 
-    /// Runs the thread's session to its end. `lingering_count` counts the threads that wait for a client to
-    /// hang up: to the monitor these sessions are over, so no limit of the monitor covers them.
+    /// Runs the thread's session to its end. `lingering_count` counts the threads that wait for a
+    /// client to hang up: to the monitor these sessions are over, so no limit of the monitor covers
+    /// them.
     pub(super) fn run(mut self, lingering_count: &AtomicUsize) {
         let how = match self.serve() {
             Ok(()) => Some(Closing::Told {
