@@ -172,7 +172,7 @@ def main():
     for name in chosen:
         peer = peers[name]
         if missing := peer.missing():
-            print(f"bench: {name}: passed over, there is no {missing}", file=sys.stderr)
+            print(f"bench: {name}: skipped, there is no {missing}", file=sys.stderr)
             continue
         figures = doc["peers"].setdefault(name, {})
         figures["version"] = version(peer)

@@ -72,7 +72,7 @@ class Host:
     def door_seconds(self):
         """Returns the processor time of the processes that read the doors, seconds."""
         children = slurp(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split()
-        doors = [pid for pid in children if slurp(f"/proc/{pid}/cmdline").startswith("cosserver: door")]
+        doors = [pid for pid in children if slurp(f"/proc/{pid}/cmdline").startswith("cosserver: registry")]
         return sum(int(slurp(f"/proc/{pid}/schedstat").split()[0]) for pid in doors) / 1e9
 
     def line(self):

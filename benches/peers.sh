@@ -21,7 +21,7 @@ fi
 has() {
 	for program in "$@"; do
 		command -v "$program" >/dev/null 2>&1 || {
-			echo "peers: no $program: that peer is passed over"
+			echo "peers: no $program: that peer is skipped"
 			return 1
 		}
 	done
@@ -48,7 +48,7 @@ cc -O2 -Wall -Wextra -static -o bin/times "$here/ref/times.c"
 if [ -e /usr/include/sodium.h ]; then
 	cc -O2 -Wall -Wextra -static -pthread -o bin/floor "$here/ref/floor.c" -lsodium
 else
-	echo 'peers: no libsodium-dev: the floors are passed over'
+	echo 'peers: no libsodium-dev: the floors are skipped'
 fi
 [ -e random ] || head -c 67108864 /dev/urandom >random
 truncate -s 1G zeros
@@ -132,6 +132,6 @@ export COS_BIN COS_DIR="$work/cos"
 if [ -x "$COS_BIN/cosadm" ]; then
 	"$here/peer-setup.sh"
 else
-	echo "peers: no $COS_BIN/cosadm: run make first; cosserver is passed over"
+	echo "peers: no $COS_BIN/cosadm: run make first; cosserver is skipped"
 fi
 echo "peers: ready under $work"

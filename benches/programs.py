@@ -412,7 +412,7 @@ def sides():
     ssh = ["/usr/bin/ssh", "-F", SSH_CONFIG]
     for name, peer, client in (("cosrsh", "cosserver", ["cosrsh"]), ("ssh", "openssh", ssh)):
         if lacks := peers[peer].missing():
-            print(f"programs: {name}: passed over, there is no {lacks}", file=sys.stderr)
+            print(f"programs: {name}: skipped, there is no {lacks}", file=sys.stderr)
         else:
             found.append(Side(name, peers[peer], client))
     if not found or found[0].name != "cosrsh":
@@ -512,7 +512,7 @@ def main():
             space.run([*side.client, HOST, "true"])
         for name in o.only:
             if lacks := missing(TASKS[name]):
-                print(f"programs: {name}: passed over, there is no {lacks}", file=sys.stderr)
+                print(f"programs: {name}: skipped, there is no {lacks}", file=sys.stderr)
                 continue
             try:
                 doc["figures"].update(report(measure(name, space, both, o.rounds)))

@@ -190,7 +190,7 @@ impl Log {
 
     /// Logs an event that a local user can cause as often as they like: at most `OF_ONE` lines a
     /// second about each user, the rest is counted.
-    pub fn say_of_user(
+    pub fn log_limited_by_user(
         &mut self,
         uid: u32,
         level: Level,
@@ -306,7 +306,7 @@ struct Syslog {
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
 
 /// Returns why no syslog daemon takes lines now, or `None` if one does.
-pub fn goes_nowhere() -> Option<String> {
+pub fn syslog_fault() -> Option<String> {
     no_socket_of(&SOCKETS.map(PathBuf::from))
 }
 

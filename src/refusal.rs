@@ -171,7 +171,7 @@ pub struct Refusal {
     pub is_unauthenticated: bool,
     /// Whether all lookups and computations of a proof were done. If not, the code that sends the
     /// refusal does them, so that its timing does not reveal the cause.
-    pub is_worked_out: bool,
+    pub is_work_done: bool,
 }
 
 impl Refusal {
@@ -182,7 +182,7 @@ impl Refusal {
             words: words.to_string(),
             peer: None,
             is_unauthenticated: false,
-            is_worked_out: false,
+            is_work_done: false,
         }
     }
 
@@ -195,11 +195,11 @@ impl Refusal {
         }
     }
 
-    /// Returns the refusal with [`Refusal::is_worked_out`] set.
+    /// Returns the refusal with [`Refusal::is_work_done`] set.
     #[must_use]
-    pub fn worked_out(self) -> Self {
+    pub fn with_work_done(self) -> Self {
         Self {
-            is_worked_out: true,
+            is_work_done: true,
             ..self
         }
     }

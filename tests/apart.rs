@@ -110,7 +110,7 @@ fn daemon_that_stops_during_a_back_off_uses_no_cpu() {
         go.name()
     );
     let session = d.session(&[&script]);
-    said.hear();
+    said.receive();
     for _ in 0..3 {
         let lines = d.log.all().len();
         kill(Pid::from_raw(d.process("gate")), Signal::SIGKILL).unwrap();
@@ -126,9 +126,9 @@ fn daemon_that_stops_during_a_back_off_uses_no_cpu() {
     d.log.wait("stopping sessions=1");
     d.log.said_times("started process=gate", 4);
     go.open();
-    said.hear();
+    said.receive();
     let before = ticks(d.pid());
-    said.hear();
+    said.receive();
     let took = ticks(d.pid()) - before;
     go.open();
     assert_eq!(session.finish().status, Some(0));
@@ -161,7 +161,7 @@ fn permanently_failing_listener_does_not_make_the_gate_spin() {
     shutdown(ours[0].as_raw_fd(), Shutdown::Both).unwrap();
     let before = ticks(gate);
     go.open();
-    said.hear();
+    said.receive();
     let took = ticks(gate) - before;
     assert!(took < 20, "the gate took {took} ticks to wait");
     assert_eq!(session.finish().status, Some(0));
@@ -228,7 +228,7 @@ fn the_relay_keeps_a_sessions_keys_once() {
     let mut session = Session {
         sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
         opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
-        stranger: s,
+        raw_connection: s,
     };
     // The session's thread is serving: the job's output has arrived.
     session.until(b"ready\n");
@@ -309,7 +309,10 @@ fn credit_for_a_stream_that_has_ended_means_nothing() {
     let d = Daemon::start();
     let mut session = Caller::of(&d).accepted(d.port, "exec 2>&-; read x; echo over");
     loop {
-        let mut record = session.stranger.record().expect("the session was cut");
+        let mut record = session
+            .raw_connection
+            .record()
+            .expect("the session was cut");
         let text = session.opener.open(&mut record[2..]).unwrap();
         if Message::parse(text).unwrap() == Message::Eof(Stream::Error) {
             break;

@@ -229,7 +229,7 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
     let caller = Caller::of(&d);
     let marker = d.folder.path("started");
     let touch = format!("touch {}", marker.display());
-    let stranger = |change: fn(&mut Caller)| {
+    let wrong_caller = |change: fn(&mut Caller)| {
         let mut c = caller.clone();
         change(&mut c);
         c
@@ -243,21 +243,30 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
     assert_eq!(first.session(noise).finish().0, b"x\n");
 
     let cases: Vec<(&str, Caller)> = vec![
-        ("unknown-host", stranger(|c| c.name = "hostz".into())),
-        ("unknown-host", stranger(|c| c.name = "no such name".into())),
-        ("server-name", stranger(|c| c.server = "elsewhere".into())),
-        ("proof", stranger(|c| c.cookie = Secret::random().unwrap())),
+        ("unknown-host", wrong_caller(|c| c.name = "hostz".into())),
+        (
+            "unknown-host",
+            wrong_caller(|c| c.name = "no such name".into()),
+        ),
+        (
+            "server-name",
+            wrong_caller(|c| c.server = "elsewhere".into()),
+        ),
+        (
+            "proof",
+            wrong_caller(|c| c.cookie = Secret::random().unwrap()),
+        ),
         (
             "machine-key",
-            stranger(|c| c.machine = KeyPair::random().unwrap()),
+            wrong_caller(|c| c.machine = KeyPair::random().unwrap()),
         ),
         (
             "handshake",
-            stranger(|c| c.host = KeyPair::random().unwrap().public),
+            wrong_caller(|c| c.host = KeyPair::random().unwrap().public),
         ),
-        ("user", stranger(|c| c.user = "daemon".into())),
-        ("user", stranger(|c| c.user = "-froot".into())),
-        ("command", stranger(|_| ())),
+        ("user", wrong_caller(|c| c.user = "daemon".into())),
+        ("user", wrong_caller(|c| c.user = "-froot".into())),
+        ("command", wrong_caller(|_| ())),
     ];
     std::thread::scope(|scope| {
         for (cause, c) in &cases {
@@ -374,8 +383,8 @@ fn a_replayed_handshake_starts_nothing() {
     let mut session = s.session(noise);
     session.finish();
     // On the session's own connection it is not a valid record.
-    session.stranger.send(&recorded);
-    session.stranger.rest();
+    session.raw_connection.send(&recorded);
+    session.raw_connection.rest();
 
     let count = if daemon::long() { 5000 } else { 600 };
     let replay = |port| {

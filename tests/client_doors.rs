@@ -143,7 +143,7 @@ impl Called {
     }
 
     /// Returns the next record's text.
-    fn hears(&mut self) -> Vec<u8> {
+    fn receives(&mut self) -> Vec<u8> {
         let record = whole_record(&mut self.socket);
         let sealed = record::parse(&record, &[Kind::Sealed]).unwrap();
         let mut text = sealed.content.to_vec();
@@ -155,7 +155,7 @@ impl Called {
 
     /// Returns the single answer.
     fn answer(&mut self) -> String {
-        let text = self.hears();
+        let text = self.receives();
         let answers = Answers::decode(&text, 1).unwrap();
         String::from_utf8(answers.all()[0].to_vec()).unwrap()
     }
@@ -573,7 +573,7 @@ fn user_answers_registration_for_a_command() {
     seat.types(b"y\n");
     assert_eq!(called.answer(), "Joan");
     called.says(&Answer::SendCommand);
-    assert!(called.hears().len() > limits::COMMAND_IN_HELLO);
+    assert!(called.receives().len() > limits::COMMAND_IN_HELLO);
     called.accepts(&[]);
     let ended = seat.ends();
     assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -629,7 +629,7 @@ fn prompt_out_of_order_gets_no_answer() {
     let mut seat = Seat::take(&cos(&host, &["run", "hostb", "true", &long]));
     let mut called = Called::take(&host);
     called.says(&Answer::SendCommand);
-    called.hears();
+    called.receives();
     called.asks_name();
     called.leaves();
     seat.types(b"\n");

@@ -18,7 +18,7 @@ use cosserver::secret::{KeyPair, Secret};
 fn denied() {
     let host = Host::new();
     let child = host.start(&["hostb", "x"]);
-    host.take().greet().hear().deny();
+    host.take().greet().receive().deny();
     let ended = finish(child);
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0));
     assert_eq!(
@@ -38,7 +38,7 @@ fn a_second_cookie_is_tried() {
     let first = host
         .take()
         .greet()
-        .try_hear()
+        .try_receive()
         .unwrap_or_else(|_| panic!("not for this host"));
     assert!(!first.proven);
     first.deny();
@@ -53,10 +53,10 @@ fn the_newest_pin_first_then_the_older_ones() {
     let old = host.key.clone();
     host.pin(&KeyPair::random().unwrap().public);
     let child = host.start(&["hostb", "x"]);
-    let Err(mut stranger) = host.take().greet().try_hear() else {
+    let Err(mut raw_connection) = host.take().greet().try_receive() else {
         panic!("the old pin first")
     };
-    client_host::deny(&mut stranger.socket);
+    client_host::deny(&mut raw_connection.socket);
     host.accept().end(End::Exited(6));
     assert_eq!(finish(child).status, Some(6));
 
@@ -66,10 +66,10 @@ fn the_newest_pin_first_then_the_older_ones() {
     }
     let told = complaint(&host, |h| {
         for _ in 0..4 {
-            let Err(mut stranger) = h.take().greet().try_hear() else {
+            let Err(mut raw_connection) = h.take().greet().try_receive() else {
                 panic!("an old pin")
             };
-            client_host::deny(&mut stranger.socket);
+            client_host::deny(&mut raw_connection.socket);
         }
     });
     assert!(told.starts_with("access denied"), "{told}");
@@ -212,7 +212,7 @@ fn truncated_connection_is_an_error() {
     let host = Host::new();
     let told = complaint(&host, |h| drop(h.take()));
     assert!(told.contains("before the handshake"), "{told}");
-    let told = complaint(&host, |h| drop(h.take().greet().hear()));
+    let told = complaint(&host, |h| drop(h.take().greet().receive()));
     assert!(told.contains("instead of answering"), "{told}");
     let told = complaint(&host, |h| {
         let mut session = h.accept();
@@ -256,7 +256,7 @@ fn a_hello_that_offers_what_we_did_not() {
         let child = host.start(&["hostb", "x"]);
         host.take()
             .greet_with(|hello| hello.suite = suite)
-            .hear()
+            .receive()
             .accept()
             .end(End::Exited(8));
         assert_eq!(finish(child).status, Some(8));
@@ -267,14 +267,14 @@ fn a_hello_that_offers_what_we_did_not() {
 fn answer_not_from_the_host_is_refused() {
     let host = Host::new();
     let told = complaint(&host, |h| {
-        let asked = h.take().greet().hear();
+        let asked = h.take().greet().receive();
         let (mut socket, _, record) = asked.answer(&Answer::accept([7; 32], Vec::new()));
         socket.write_all(&record).unwrap();
         gone(&mut socket);
     });
     assert!(told.contains("proof"), "{told}");
     let told = complaint(&host, |h| {
-        let asked = h.take().greet().hear();
+        let asked = h.take().greet().receive();
         let proof = asked.our_proof;
         let (mut socket, _, mut record) = asked.answer(&Answer::accept(proof, Vec::new()));
         let last = record.len() - 1;
@@ -287,7 +287,7 @@ fn answer_not_from_the_host_is_refused() {
         "{told}"
     );
     let told = complaint(&host, |h| {
-        let (mut socket, _, record) = h.take().greet().hear().answer(&Answer::SendCommand);
+        let (mut socket, _, record) = h.take().greet().receive().answer(&Answer::SendCommand);
         socket.write_all(&record).unwrap();
         gone(&mut socket);
     });
@@ -358,7 +358,7 @@ fn a_server_that_breaks_the_protocol() {
         session.expect(&Said::Eof);
         fault(&mut session);
         // Only its hang-up, with the credit for what was read before.
-        while let Some(said) = session.hear() {
+        while let Some(said) = session.receive() {
             assert!(matches!(said, Said::Credit(..)), "{what}: {said:?}");
         }
         let ended = finish(child);
@@ -384,7 +384,7 @@ fn excess_credit_is_an_error_while_there_is_input() {
     let input = child.stdin.take();
     let mut session = host.accept();
     session.say(&Message::Credit(Stream::Main, 16 << 20));
-    assert!(session.hear().is_none());
+    assert!(session.receive().is_none());
     drop(input);
     let ended = finish(child);
     assert_eq!(ended.status, Some(255), "{:?}", ended.err);
@@ -399,6 +399,6 @@ fn excess_credit_is_an_error_while_there_is_input() {
     session.expect(&Said::Eof);
     session.say(&Message::Credit(Stream::Main, 16 << 20));
     session.say(&Message::End(End::Exited(5)));
-    assert!(session.hear().is_none());
+    assert!(session.receive().is_none());
     assert_eq!(finish(child).status, Some(5));
 }

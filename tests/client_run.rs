@@ -54,7 +54,7 @@ fn the_request_is_what_the_command_line_says() {
         .env("GIT_PROTOCOL", "version=2")
         .env("HOME", "/x");
     let child = command.spawn().unwrap();
-    let asked = host.take().greet().hear();
+    let asked = host.take().greet().receive();
     assert_eq!(
         (asked.caller.as_str(), asked.server.as_str()),
         ("hosta", "hostb")
@@ -83,7 +83,7 @@ fn subsystem_request_has_only_its_name() {
     let mut command = host.cosrsh(&["-o", "Linger=3", "hostb", "-s", "sftp"]);
     command.env_clear().env("COS_CONFIG_DIR", &host.folder);
     let child = command.env("LANG", "C").env("OTHER", "x").spawn().unwrap();
-    let asked = host.take().greet().hear();
+    let asked = host.take().greet().receive();
     assert_eq!(asked.request.service, Service::Subsystem);
     let name = Command::Words(vec![b"sftp".to_vec()]);
     assert_eq!(asked.request.command, name);
@@ -100,7 +100,7 @@ fn a_long_command_follows_its_digest() {
     let host = Host::new();
     let long = "x".repeat(100_000);
     let child = host.start(&["hostb", "echo", &long]);
-    let asked = host.take().greet().hear();
+    let asked = host.take().greet().receive();
     let Command::Follows { digest, length } = asked.request.command.clone() else {
         panic!("{:?}", asked.request.command);
     };
@@ -142,7 +142,7 @@ fn a_long_command_follows_its_digest() {
 fn output_that_comes_with_the_answer_is_not_lost() {
     let host = Host::new();
     let child = host.start(&["hostb", "x"]);
-    let asked = host.take().greet().hear();
+    let asked = host.take().greet().receive();
     let proof = asked.our_proof;
     let (mut socket, keys, mut bytes) = asked.answer(&Answer::accept(proof, Vec::new()));
     let mut sealer = Sealer::new(keys.suite, &keys.to_client).unwrap();
@@ -216,7 +216,7 @@ fn signals_that_were_ignored_stay_so() {
 fn before_it_is_accepted_a_signal_ends_it() {
     let host = Host::new();
     let child = host.start(&["hostb", "x"]);
-    let asked = host.take().greet().hear();
+    let asked = host.take().greet().receive();
     send_signal(&child, Kill::SIGTERM);
     assert_eq!(finish(child).signal, Some(15));
     drop(asked);

@@ -42,7 +42,7 @@ fn without_input_there_is_only_its_end() {
         .write_all(b"not for them")
         .unwrap();
     let mut session = host.accept();
-    assert_eq!(session.hear(), Some(Said::Eof));
+    assert_eq!(session.receive(), Some(Said::Eof));
     ends_well(session, child);
 }
 
@@ -63,7 +63,7 @@ fn much_output_arrives_whole_within_its_credit() {
     while !rest.is_empty() {
         let n = rest.len().min(DATA_PAYLOAD).min(allowance.left());
         if n == 0 {
-            match session.hear() {
+            match session.receive() {
                 Some(Said::Credit(Stream::Main, n)) => allowance.granted(n).unwrap(),
                 Some(Said::Eof) => {}
                 other => panic!("{other:?}"),
@@ -89,7 +89,7 @@ fn much_input_arrives_whole_within_its_credit() {
     let mut session = host.accept();
     let (mut window, mut came) = (Window::default(), Vec::new());
     loop {
-        match session.hear() {
+        match session.receive() {
             Some(Said::Data(bytes)) => {
                 // More than was granted would be an error here.
                 let now = Instant::now();
@@ -120,7 +120,7 @@ fn input_from_a_file_and_output_to_a_file() {
     let child = command.spawn().unwrap();
     let mut session = host.accept();
     loop {
-        match session.hear() {
+        match session.receive() {
             Some(Said::Data(bytes)) => {
                 let n = u32::try_from(bytes.len()).unwrap();
                 session.say(&Message::Credit(Stream::Main, n));
@@ -230,7 +230,7 @@ fn faulty(host: &Host, what: &str) -> Option<Command> {
     if !probe.is_ok_and(|status| status.success()) {
         assert!(std::env::var("CI").is_err(), "no strace");
         let test = std::thread::current();
-        let line = format!("passed over: {}: no strace\n", test.name().unwrap_or("?"));
+        let line = format!("skipped: {}: no strace\n", test.name().unwrap_or("?"));
         let _ = std::io::stderr().write_all(line.as_bytes());
         return None;
     }
@@ -265,7 +265,7 @@ fn a_send_error_ends_the_client() {
         let mut child = command.spawn().unwrap();
         let mut session = host.accept();
         child.stdin.as_mut().unwrap().write_all(b"input").unwrap();
-        assert_eq!(session.hear(), None, "{error}");
+        assert_eq!(session.receive(), None, "{error}");
         drop(session);
         let ended = finish(child);
         let line = format!("cos: hostb: {words}\n");
@@ -281,7 +281,7 @@ fn a_read_error_is_no_end_of_input() {
     };
     let child = command.stdin(Stdio::null()).spawn().unwrap();
     let mut session = host.accept();
-    assert_eq!(session.hear(), None);
+    assert_eq!(session.receive(), None);
     let ended = finish(child);
     let line = "cos: hostb: standard input: Out of memory\n".to_owned();
     assert_eq!((ended.status, ended.err), (Some(255), line));
@@ -294,7 +294,7 @@ fn a_read_error_is_no_end_of_input() {
     let file = std::fs::File::open(file).unwrap();
     let child = command.stdin(file).spawn().unwrap();
     let mut session = host.accept();
-    assert_eq!(session.hear(), None);
+    assert_eq!(session.receive(), None);
     let ended = finish(child);
     let line = "cos: hostb: standard input: I/O error\n".to_owned();
     assert_eq!((ended.status, ended.err), (Some(255), line));
@@ -314,7 +314,7 @@ fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
         let input = std::fs::File::open(&file).unwrap();
         let child = command.stdin(input).spawn().unwrap();
         let mut session = host.accept();
-        assert_eq!(session.hear(), None, "{error}");
+        assert_eq!(session.receive(), None, "{error}");
         let ended = finish(child);
         let line = format!("cos: hostb: standard input: {why}\n");
         assert_eq!((ended.status, ended.err), (Some(255), line));
@@ -336,7 +336,7 @@ fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
     let mut session = host.accept();
     session.expect(&Said::Eof);
     session.say(&Message::Data(Stream::Main, b"out"));
-    assert_eq!(session.hear(), None);
+    assert_eq!(session.receive(), None);
     let ended = finish(child);
     let line = "cos: hostb: standard output: Bad file number\n".to_owned();
     assert!(ended.err.ends_with(&line), "{}", ended.err);
@@ -379,7 +379,7 @@ fn a_disk_that_is_full_ends_the_session() {
     let mut session = host.accept();
     session.expect(&Said::Eof);
     session.say(&Message::Data(Stream::Main, b"text"));
-    assert_eq!(session.hear(), None);
+    assert_eq!(session.receive(), None);
     let ended = finish(child);
     let line = "cos: hostb: standard output: No space left on device\n".to_owned();
     assert_eq!((ended.status, ended.err), (Some(255), line));
@@ -580,7 +580,7 @@ fn one_signal_ends_a_client_when_its_host_does_not_answer() {
                 session.expect(&Said::Eof);
                 send_signal(&child, kill);
                 session.expect(&Said::Signal(signal));
-                assert_eq!(session.hear(), None);
+                assert_eq!(session.receive(), None);
                 let ended = finish(child);
                 assert_eq!(ended.status, Some(255), "{ended:?}");
                 let says_why = ended.err.contains("does not answer the signal");
@@ -614,7 +614,7 @@ fn a_second_signal_ends_the_client_whatever_the_host_does() {
             send_signal(&child, kill);
             std::thread::yield_now();
         }
-        assert_eq!(session.hear(), None);
+        assert_eq!(session.receive(), None);
         let ended = finish(child);
         // By itself, or killed by the next signal, which it no longer caught.
         let by = ended.signal.map(|number| number + 128);

@@ -105,7 +105,7 @@ fn full_or_read_only_run_at_start_serves_and_is_claimed_later() {
         let _ = fs::remove_file(&notify);
         let manager = UnixDatagram::bind(&notify).unwrap();
         manager.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
-        let hear = || {
+        let receive = || {
             let mut bytes = [0; 512];
             let n = manager.recv(&mut bytes).unwrap();
             String::from_utf8(bytes[..n].to_vec()).unwrap()
@@ -117,9 +117,9 @@ fn full_or_read_only_run_at_start_serves_and_is_claimed_later() {
         d.log.wait("degraded why=");
         let line = d.log.wait("no-pid-file file=");
         assert!(line.contains(&target.display().to_string()), "{line}");
-        let status = hear();
+        let status = receive();
         assert!(status.starts_with("STATUS=degraded: "), "{status}");
-        assert_eq!(hear(), "READY=1");
+        assert_eq!(receive(), "READY=1");
         // The administrator frees the disk, in the daemon's namespace.
         must(&mut within(&d, free, &target));
         d.log.wait("claimed file=");

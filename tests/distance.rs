@@ -251,7 +251,7 @@ fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
     );
     let mut client = piped(&mut d.cos(&[&script]));
     let mut err = BufReader::new(Patient(client.stderr.take().unwrap()));
-    let mut hear = || {
+    let mut receive = || {
         let mut line = String::new();
         err.read_line(&mut line).unwrap();
         line
@@ -264,14 +264,14 @@ fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
         all
     });
     // Standard error is not blocked by the waiting input.
-    assert_eq!(hear(), "paused\n");
+    assert_eq!(receive(), "paused\n");
     let sent = line.up.rests() - VOLUME;
     let memory = || usize::try_from(status_number(relay, "RssAnon")).unwrap() * 1024;
     let stalled = memory();
     assert!(sent > 3 * MIB, "{sent}");
     assert!(stalled > sent - 2 * MIB, "{stalled} of {sent}");
     gate.open();
-    assert_eq!(hear(), "read\n");
+    assert_eq!(receive(), "read\n");
     until("the memory is back", || memory() + sent / 2 < stalled);
     until("all of it", || memory() < 2 * MIB);
     end.open();
@@ -428,7 +428,7 @@ impl Grants {
                 let limit = Some(Duration::from_secs(60));
                 self.session.socket.set_read_timeout(limit).unwrap();
             }
-            match self.session.hear() {
+            match self.session.receive() {
                 Some(Said::Credit(Stream::Main, n)) => {
                     self.late.push_back((Instant::now() + self.lag, n));
                     self.most = self.most.max(self.outstanding());

@@ -148,7 +148,7 @@ fn the_limits_of_the_protocol() {
             "PROMPTS",
             limits::PROMPTS as u64,
             &[
-                "array of at most {} texts, section 6.3",
+                "array of at most {} texts, section 12",
                 "array of at most {} byte strings | an answer",
             ],
         ),
@@ -288,7 +288,7 @@ fn the_times_of_the_protocol() {
         ),
         format!(
             "| ended | the client to close | – | {} s | closed |",
-            seconds("src/daemon/relay/farewell.rs", "FAREWELL")
+            seconds("src/daemon/relay/lingering_close.rs", "LINGERING_CLOSE")
         ),
         format!(
             "a client SHOULD give up after some {} seconds without the answer",

@@ -65,15 +65,15 @@ struct Machine {
 }
 
 /// The first answer that it gets.
-enum Heard {
+enum Outcome {
     Accepted(Vec<String>),
-    Asked(Asks, Box<Talk>),
+    Asked(Asks, Box<Conversation>),
     Denied(String),
 }
 
 /// An exchange of prompts with the inner door.
-struct Talk {
-    stranger: RawConnection,
+struct Conversation {
+    raw_connection: RawConnection,
     sealer: Sealer,
     opener: Opener,
 }
@@ -97,52 +97,52 @@ impl Machine {
 
     /// Sends this as the payload of its handshake.
     fn sends(&self, payload: &[u8]) -> (RawConnection, Initiator) {
-        let mut stranger = RawConnection::from_address(self.from, self.port);
-        let greeting = stranger.greet();
+        let mut raw_connection = RawConnection::from_address(self.from, self.port);
+        let greeting = raw_connection.greet();
         let (hello, noise) = shake(&self.host, &self.key, &greeting, payload);
-        stranger.send(&hello);
-        (stranger, noise)
+        raw_connection.send(&hello);
+        (raw_connection, noise)
     }
 
     /// Sends a request with this mechanism and service.
-    fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Heard {
+    fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Outcome {
         let request = self.request(service, words);
         let opening = Opening {
             request: &request,
             credential,
         };
-        let (mut stranger, noise) = self.sends(&opening.encode().unwrap());
-        let record = stranger.record().expect("neither yes nor no");
+        let (mut raw_connection, noise) = self.sends(&opening.encode().unwrap());
+        let record = raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
-            return Heard::Denied(hex(envelope.content));
+            return Outcome::Denied(hex(envelope.content));
         }
         let (payload, keys) = noise.read_2(envelope.content).unwrap();
         match Answer::decode(&payload).unwrap() {
             Answer::Accept { texts, .. } => {
-                Heard::Accepted(texts.into_iter().map(|t| t.words).collect())
+                Outcome::Accepted(texts.into_iter().map(|t| t.words).collect())
             }
             Answer::Prompts { by, .. } => {
-                let talk = Talk {
-                    stranger,
+                let talk = Conversation {
+                    raw_connection,
                     sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
                     opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
                 };
-                Heard::Asked(by, Box::new(talk))
+                Outcome::Asked(by, Box::new(talk))
             }
             Answer::SendCommand => panic!("it asks for a command"),
         }
     }
 
     /// Requests registration.
-    fn enrols(&self) -> Heard {
+    fn enrols(&self) -> Outcome {
         self.asks(Credential::Machine, Service::Enrol, &[])
     }
 
     /// Requests registration; returns whether it is prompted. It may be closed without an answer.
-    fn tries(&self) -> Option<Talk> {
-        let mut stranger = RawConnection::try_from_address(self.from, self.port).ok()?;
-        let greeting = stranger.try_greet()?;
+    fn tries(&self) -> Option<Conversation> {
+        let mut raw_connection = RawConnection::try_from_address(self.from, self.port).ok()?;
+        let greeting = raw_connection.try_greet()?;
         let request = self.request(Service::Enrol, &[]);
         let opening = Opening {
             request: &request,
@@ -150,12 +150,12 @@ impl Machine {
         };
         let payload = opening.encode().unwrap();
         let (hello, noise) = shake(&self.host, &self.key, &greeting, &payload);
-        stranger.send(&hello);
-        let record = stranger.record()?;
+        raw_connection.send(&hello);
+        let record = raw_connection.record()?;
         let content = record::parse(&record, &[Kind::Answer]).ok()?.content;
         let (_, keys) = noise.read_2(content).unwrap();
-        Some(Talk {
-            stranger,
+        Some(Conversation {
+            raw_connection,
             sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
             opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
         })
@@ -174,39 +174,39 @@ impl Machine {
     }
 
     /// Requests registration, and must be prompted.
-    fn is_asked(&self) -> (Asks, Talk) {
+    fn is_asked(&self) -> (Asks, Conversation) {
         match self.enrols() {
-            Heard::Asked(by, talk) => (by, *talk),
-            Heard::Accepted(_) => panic!("let in at once"),
-            Heard::Denied(_) => panic!("refused at once"),
+            Outcome::Asked(by, talk) => (by, *talk),
+            Outcome::Accepted(_) => panic!("let in at once"),
+            Outcome::Denied(_) => panic!("refused at once"),
         }
     }
 
     /// Requests a login.
-    fn logs_in(&self) -> Heard {
+    fn logs_in(&self) -> Outcome {
         let (host, port, detach) = (None, 9003, false);
         let gui = Gui { host, port, detach };
         self.asks(Credential::Password, Service::Gui(gui), &["xterm"])
     }
 
     fn is_allowed(&self) -> bool {
-        matches!(self.enrols(), Heard::Accepted(_))
+        matches!(self.enrols(), Outcome::Accepted(_))
     }
 
     /// Must be denied for this cause.
     fn is_refused(&self, d: &Daemon, cause: &str) -> String {
         match self.enrols() {
-            Heard::Denied(reference) => must_be(d, &reference, cause),
-            Heard::Accepted(_) | Heard::Asked(..) => panic!("it is not refused"),
+            Outcome::Denied(reference) => must_be(d, &reference, cause),
+            Outcome::Accepted(_) | Outcome::Asked(..) => panic!("it is not refused"),
         }
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Answers; returns whether it is allowed, otherwise the denial's reference.
     fn answers(&mut self, text: &str) -> Result<Vec<String>, String> {
         self.sends(text);
-        let record = self.stranger.record().expect("neither yes nor no");
+        let record = self.raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Sealed, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
             return Err(hex(envelope.content));
@@ -225,7 +225,7 @@ impl Talk {
         let tag = self.sealer.seal(&mut content).unwrap();
         content.extend_from_slice(&tag);
         let record = record::compose(Kind::Sealed, &content).unwrap();
-        self.stranger.send(&record);
+        self.raw_connection.send(&record);
     }
 }
 
@@ -254,7 +254,7 @@ fn by_default_only_hosts_with_a_cookie_are_allowed() {
     let (d, mut m) = start();
     let machine = Machine::new(&d);
     machine.is_refused(&d, "unknown-machine");
-    let Heard::Denied(reference) = machine.logs_in() else {
+    let Outcome::Denied(reference) = machine.logs_in() else {
         panic!("an unknown machine is asked for a password");
     };
     must_be(&d, &reference, "unknown-machine");
@@ -278,8 +278,8 @@ fn an_excluded_machine_is_refused_before_its_request_is_decoded() {
     m.outer.set_level(Level::Off).unwrap();
     let machine = Machine::new(&d);
     let garbage = |cause| {
-        let (mut stranger, _) = machine.sends(b"this is no opening");
-        must_be(&d, &stranger.denied(), cause);
+        let (mut raw_connection, _) = machine.sends(b"this is no opening");
+        must_be(&d, &raw_connection.denied(), cause);
     };
     garbage("handshake");
     m.outer.put(List::Exclude, &machine.id(), "").unwrap();
@@ -338,10 +338,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     m.outer.set_level(Level::Open).unwrap();
     for (reason, password) in [
         ("its machine was deleted from the inner door", "x"),
-        (
-            "its machine was deleted; it must register again (cos enrol), or ",
-            "y",
-        ),
+        ("its machine was deleted; `cosadm ", "y"),
     ] {
         d.says(255, &["true"]);
         for told in [
@@ -456,7 +453,7 @@ fn connection_at_the_prompt_is_evicted_for_another_address() {
     let mut m = Manager::of(&d.server());
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
-    let mut sitting: Vec<Talk> = (0..64).map(|_| Machine::new(&d).is_asked().1).collect();
+    let mut sitting: Vec<Conversation> = (0..64).map(|_| Machine::new(&d).is_asked().1).collect();
     // The same address gets no more room.
     Machine::new(&d).is_refused(&d, "busy");
     let other = Machine {
@@ -464,7 +461,7 @@ fn connection_at_the_prompt_is_evicted_for_another_address() {
         ..Machine::new(&d)
     };
     let (_, mut talk) = other.is_asked();
-    must_be(&d, &sitting[0].stranger.denied(), "busy");
+    must_be(&d, &sitting[0].raw_connection.denied(), "busy");
     assert_eq!(talk.answers("secret"), Ok(vec![]));
     must_be(&d, &sitting[1].answers("secret").unwrap_err(), "activation");
 }
@@ -511,7 +508,7 @@ fn outer_door_closed_while_a_registration_waits_denies_it() {
         let (_, mut talk) = machine.is_asked();
         let writer = writing(m.inner.file());
         talk.sends("secret");
-        let processes = || daemon::of_role(d.pid(), "door");
+        let processes = || daemon::of_role(d.pid(), "registry");
         until("it registers", || processes() == 1);
         if machine.id() == closed.id() {
             m.outer.set_level(Level::Closed).unwrap();
@@ -519,7 +516,7 @@ fn outer_door_closed_while_a_registration_waits_denies_it() {
             m.outer.put(List::Exclude, &machine.id(), "").unwrap();
         }
         drop(writer);
-        must_be(&d, &talk.stranger.denied(), "activation");
+        must_be(&d, &talk.raw_connection.denied(), "activation");
         assert!(m.inner.machine(&machine.id()).unwrap().is_none());
         assert_eq!(m.inner.passwords().unwrap().len(), 1);
     }
@@ -556,7 +553,7 @@ fn denial_by_the_registry_is_penalised() {
     let guesser = at(3);
     let (_, mut talk) = guesser.is_asked();
     talk.sends("guessed");
-    must_be(&d, &talk.stranger.denied(), "activation");
+    must_be(&d, &talk.raw_connection.denied(), "activation");
     has_one_slot(&guesser);
 }
 
@@ -573,10 +570,10 @@ fn what_comes_with_a_registration_is_what_the_page_says() {
         request: &request,
         credential: Credential::Machine,
     };
-    let (stranger, noise) = machine.sends(&opening.encode().unwrap());
-    let mut session = stranger.session(noise);
+    let (raw_connection, noise) = machine.sends(&opening.encode().unwrap());
+    let mut session = raw_connection.session(noise);
     let mut came = Vec::new();
-    while let Some(mut record) = session.stranger.record() {
+    while let Some(mut record) = session.raw_connection.record() {
         let text = session.opener.open(&mut record[2..]).unwrap();
         came.push(match Message::parse(text).unwrap() {
             Message::Reset(stream) => format!("Reset {}", stream as u8),
@@ -627,11 +624,11 @@ fn disconnect_hides_no_wrong_activation_password_or_other_refusal() {
     // A host at an address that is not its own; it leaves after its last byte.
     let from = IpAddr::from([127, 9, 8, 2]);
     let caller = Caller::of(&d);
-    let mut stranger = RawConnection::from_address(from, d.port);
-    let greeting = stranger.greet();
+    let mut raw_connection = RawConnection::from_address(from, d.port);
+    let greeting = raw_connection.greet();
     let (hello, _) = caller.client_hello(&greeting, &caller.request("true"));
-    stranger.send(&hello);
-    drop(stranger);
+    raw_connection.send(&hello);
+    drop(raw_connection);
     d.log.wait("peer=127.9.8.2 cause=address");
     has_one_slot(from);
 }
@@ -708,7 +705,7 @@ fn welcome_text_reaches_allowed_machines() {
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     assert_eq!(talk.answers("pc"), Ok(vec![words.to_owned()]));
-    let Heard::Accepted(texts) = machine.enrols() else {
+    let Outcome::Accepted(texts) = machine.enrols() else {
         panic!("it is not let in");
     };
     assert_eq!(texts, [words]);
@@ -743,13 +740,13 @@ fn registry_checks_the_machine_of_the_vouching_host() {
     let caller = Caller::of(&d);
     let user = KeyPair::random().unwrap();
     let asks = || {
-        let mut stranger = RawConnection::connect(d.port);
-        let greeting = stranger.greet();
+        let mut raw_connection = RawConnection::connect(d.port);
+        let greeting = raw_connection.greet();
         let request = caller.request("true");
         let opening = vouch(&caller, &user, &nonce(&greeting), &request);
         let (hello, _) = shake(&caller, &user, &greeting, &opening);
-        stranger.send(&hello);
-        let record = stranger.record().expect("neither yes nor no");
+        raw_connection.send(&hello);
+        let record = raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
         (envelope.kind == Kind::Denied).then(|| hex(envelope.content))
     };
@@ -791,7 +788,7 @@ fn registered_machine_is_not_a_host() {
         (Credential::Password, Service::Exec, &["id"]),
         (Credential::Password, Service::Enrol, &[]),
     ] {
-        let Heard::Denied(reference) = machine.asks(credential, service, words) else {
+        let Outcome::Denied(reference) = machine.asks(credential, service, words) else {
             panic!("it is not refused");
         };
         must_be(&d, &reference, "handshake");
@@ -815,7 +812,7 @@ fn exclusion_with_now_hangs_up_the_machines_session() {
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     assert_eq!(cut(&d, machine.id()), 1);
-    must_be(&d, &talk.stranger.denied(), "excluded");
+    must_be(&d, &talk.raw_connection.denied(), "excluded");
     assert_eq!(cut(&d, machine.id()), 0);
 }
 
@@ -848,8 +845,8 @@ fn start_shared() -> (Daemon, Manager) {
     (d, m)
 }
 
-fn door_process(d: &Daemon) -> Pid {
-    Pid::from_raw(d.process("door"))
+fn registry_worker(d: &Daemon) -> Pid {
+    Pid::from_raw(d.process("registry"))
 }
 
 /// It holds the registry's files and its channel, and no socket of an unauthenticated connection;
@@ -861,7 +858,7 @@ fn registry_worker_can_open_only_its_own_files() {
         return;
     }
     let (d, _m) = start_shared();
-    let pid = door_process(&d).as_raw();
+    let pid = registry_worker(&d).as_raw();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
     for path in open {
@@ -886,18 +883,18 @@ fn registry_worker_can_open_only_its_own_files() {
 fn registry_worker_that_dies_is_restarted() {
     let (d, _m) = start_shared();
     for _ in 0..3 {
-        let old = door_process(&d);
+        let old = registry_worker(&d);
         kill(old, Signal::SIGKILL).unwrap();
         d.says(0, &["true"]);
-        assert_ne!(door_process(&d), old);
-        assert_eq!(daemon::of_role(d.pid(), "door"), 1);
+        assert_ne!(registry_worker(&d), old);
+        assert_eq!(daemon::of_role(d.pid(), "registry"), 1);
     }
 }
 
 #[test]
 fn hanging_registry_worker_times_out_and_denies() {
     let (d, mut m) = start_shared();
-    daemon::stop(door_process(&d).as_raw());
+    daemon::stop(registry_worker(&d).as_raw());
     d.says(255, &["true"]);
     d.log.wait("cause=registry");
     d.says(0, &["true"]);
@@ -973,7 +970,7 @@ fn registry_writer_delays_only_registrations() {
     let writers = [m.inner.file().to_owned(), d.server().join("state/sestab")];
     let writers = writers.map(|file| writing(&file));
     talk.sends("new");
-    until("it registers", || daemon::of_role(d.pid(), "door") == 1);
+    until("it registers", || daemon::of_role(d.pid(), "registry") == 1);
     let (_, took) = timed(|| assert!(known.is_allowed()));
     assert!(took < Duration::from_secs(1), "{took:?}");
     banned.is_refused(&d, "excluded");
@@ -1101,7 +1098,7 @@ fn under_inetd_the_registry_decides_the_same() {
     until("the host is on the list", || {
         m.inner.machine(&id).unwrap().is_some()
     });
-    assert!(matches!(machine.enrols(), Heard::Denied(_)));
+    assert!(matches!(machine.enrols(), Outcome::Denied(_)));
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
     let (_, mut talk) = machine.is_asked();
@@ -1153,5 +1150,5 @@ fn under_inetd_exclusion_with_now_hangs_up_the_machines_session() {
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     exclude(machine.id());
-    must_be(&d, &talk.stranger.denied(), "excluded");
+    must_be(&d, &talk.raw_connection.denied(), "excluded");
 }

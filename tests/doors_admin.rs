@@ -414,14 +414,12 @@ fn door_close_includes_authorized_machines() {
         told.contains("unknown machines: denied (no activation password is set)"),
         "{told}"
     );
-    for words in ["otp add NAME`", "build-mode yes`", "machine add ID"] {
-        assert!(told.contains(words), "{told}");
-    }
+    assert!(told.contains("otp add NAME`"), "{told}");
     let told = s.bad(1, &["door", "close"]);
     for words in [
         "is not closed: no machine is authorized",
         "would deny every machine; hosts of hostinfo that prove their cookie are still allowed",
-        "sestab level 2` closes",
+        "machine add ID",
     ] {
         assert!(told.contains(words), "{told}");
     }
@@ -669,7 +667,7 @@ fn the_ten_calls_of_the_session_table() {
     s.good(&["sestab", "level", "1"]);
     let told = s.bad(1, &["sestab", "enable", "I"]);
     assert!(
-        told.contains("would deny every machine") && told.contains("sestab level 2"),
+        told.contains("would deny every machine") && told.contains("door close"),
         "{told}"
     );
     assert_eq!(s.good(&["sestab", "level"]), "1\n");

@@ -62,8 +62,8 @@ fn tries(at: &At, machine: &Machine, count: usize) -> String {
         let all: Vec<_> = (0..now)
             .map(|_| machine.shakes_hands(at, &garbage).unwrap().0)
             .collect();
-        for mut stranger in all {
-            last = stranger.denied();
+        for mut raw_connection in all {
+            last = raw_connection.denied();
         }
         left -= now;
     }
@@ -105,7 +105,7 @@ fn excluded_machine_is_refused_before_its_request_is_read() {
     assert!(m.outer.look(&Id(one_of_them)).unwrap().excluded);
 
     let all = [("monitor", d.pid()), ("gate", d.process("gate"))];
-    assert_eq!(of_role(d.pid(), "door"), 0);
+    assert_eq!(of_role(d.pid(), "registry"), 0);
     let holds = || -> Vec<((u64, u64), usize)> {
         d.gate_at_rest();
         let of = |pid| (memory(pid), descriptors_at_rest(pid));

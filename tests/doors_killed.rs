@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use daemon::{COSADM, Daemon, Folder, children, long, must, run};
-use door::{At, Heard, Machine, Manager, QUICK, is_deleted, name, preload};
+use door::{At, Machine, Manager, Outcome, QUICK, is_deleted, name, preload};
 
 /// Number of existing machines: more than one page of each file holds.
 const MACHINES: u16 = 300;
@@ -477,12 +477,12 @@ fn registry_is_created_completely_or_not_at_all() {
 }
 
 /// Returns the registry workers of a daemon.
-fn door_processes(d: &Daemon) -> Vec<i32> {
-    let is_door = |pid: &i32| {
+fn registry_workers(d: &Daemon) -> Vec<i32> {
+    let is_worker = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with(b"cosserver: door\0")
+        line.starts_with(b"cosserver: registry\0")
     };
-    children(d.pid()).into_iter().filter(is_door).collect()
+    children(d.pid()).into_iter().filter(is_worker).collect()
 }
 
 /// Eight machines type a password at once while a process is killed: alternately a registry worker
@@ -510,15 +510,15 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
         let moment = Duration::from_micros(u64::from_be_bytes(random) % most);
         let at = At::of(&d);
         let start = Barrier::new(9);
-        let outcomes: Vec<(Machine, Heard)> = std::thread::scope(|scope| {
+        let outcomes: Vec<(Machine, Outcome)> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
                         let machine = Machine::new();
                         let talk = machine.is_asked(&at, Asks::Activation);
                         start.wait();
-                        let heard = talk.types(&password);
-                        (machine, heard)
+                        let outcome = talk.types(&password);
+                        (machine, outcome)
                     })
                 })
                 .collect();
@@ -526,7 +526,7 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
             // Any moment is suitable: that is what is tested.
             std::thread::park_timeout(moment);
             if round % 2 == 0 {
-                for pid in door_processes(&d) {
+                for pid in registry_workers(&d) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }
             } else {
@@ -545,7 +545,7 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
         assert_eq!(m.inner.wrong_lines(), Ok(Vec::new()));
         let told: Vec<_> = outcomes
             .iter()
-            .filter(|(_, heard)| matches!(heard, Heard::In(_)))
+            .filter(|(_, outcome)| matches!(outcome, Outcome::In(_)))
             .map(|(machine, _)| machine.id())
             .collect();
         let new: Vec<_> = m
@@ -567,8 +567,11 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
             // The password still works, for one machine.
             let at = At::of(&d);
             let again = Machine::new();
-            let heard = again.is_asked(&at, Asks::Activation).types(&password);
-            assert!(matches!(heard, Heard::In(_)), "round {round}: {heard:?}");
+            let outcome = again.is_asked(&at, Asks::Activation).types(&password);
+            assert!(
+                matches!(outcome, Outcome::In(_)),
+                "round {round}: {outcome:?}"
+            );
             registered += 1;
         } else {
             late += 1;
@@ -576,10 +579,10 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
         }
         let at = At::of(&d);
         let next = Machine::new();
-        let heard = next.is_asked(&at, Asks::Activation).types(&password);
+        let outcome = next.is_asked(&at, Asks::Activation).types(&password);
         assert!(
-            matches!(heard, Heard::Denied(_)),
-            "round {round}: {heard:?}"
+            matches!(outcome, Outcome::Denied(_)),
+            "round {round}: {outcome:?}"
         );
     }
     eprintln!("killed before it was used: {early}, after: {late}");

@@ -10,7 +10,7 @@ use cosserver::protocol::prompt::Asks;
 use cosserver::registry::{Doors, Inner, Level, Outer};
 
 use daemon::{Daemon, Folder, long, prepare};
-use door::{At, Heard, Machine, Manager, QUICK, name, shared_door};
+use door::{At, Machine, Manager, Outcome, QUICK, name, shared_door};
 
 /// Number of competing machines.
 const RACERS: usize = 64;
@@ -28,8 +28,8 @@ fn race(at: &[At], password: &str) -> Vec<Machine> {
                 let talk = machine.is_asked(at, Asks::Activation);
                 start.wait();
                 match talk.types(password) {
-                    Heard::In(_) => won.lock().unwrap().push(machine),
-                    Heard::Denied(_) => {}
+                    Outcome::In(_) => won.lock().unwrap().push(machine),
+                    Outcome::Denied(_) => {}
                     other => panic!("neither in nor denied: {other:?}"),
                 }
             });

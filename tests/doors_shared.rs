@@ -12,7 +12,7 @@ use cosserver::registry::inner::Setting;
 use cosserver::registry::{Doors, Inner, Level, List, Outer};
 
 use daemon::{Daemon, Folder, long, prepare};
-use door::{At, Heard, Machine, Manager, QUICK, name, shared_door};
+use door::{At, Machine, Manager, Outcome, QUICK, name, shared_door};
 
 /// Four daemons, and the directory of their inner door.
 struct Hosts {
@@ -80,18 +80,18 @@ fn registration_at_one_host_is_known_to_all() {
     hosts.refuse(&by_name, "unknown-machine");
     let build = |hosts: &mut Hosts, on| hosts.inner.set(&[Setting::BuildMode(on)]).unwrap();
     build(&mut hosts, true);
-    let heard = by_name.is_asked(&hosts.at[0], Asks::Name).types("PC 17");
-    assert!(matches!(heard, Heard::In(_)), "{heard:?}");
+    let outcome = by_name.is_asked(&hosts.at[0], Asks::Name).types("PC 17");
+    assert!(matches!(outcome, Outcome::In(_)), "{outcome:?}");
     build(&mut hosts, false);
     hosts.know(&by_name);
     let made = hosts.inner.add_generated(&name("PC 18")).unwrap().shown();
     let talk = by_password.is_asked(&hosts.at[1], Asks::Activation);
     // A machine at another host was prompted for the same password.
     let late = Machine::new().is_asked(&hosts.at[2], Asks::Activation);
-    let heard = talk.types(&made);
-    assert!(matches!(heard, Heard::In(_)), "{heard:?}");
-    let heard = late.types(&made);
-    assert!(matches!(heard, Heard::Denied(_)), "{heard:?}");
+    let outcome = talk.types(&made);
+    assert!(matches!(outcome, Outcome::In(_)), "{outcome:?}");
+    let outcome = late.types(&made);
+    assert!(matches!(outcome, Outcome::Denied(_)), "{outcome:?}");
     hosts.know(&by_password);
 
     // One host closes its outer door, with those two on the list; the others allow a third, which
@@ -126,7 +126,7 @@ fn registration_at_one_host_is_known_to_all() {
 #[test]
 fn all_hosts_serve_during_administration() {
     let mut hosts = Hosts::start();
-    let (friend, stranger) = (Machine::new(), Machine::new());
+    let (friend, unknown_machine) = (Machine::new(), Machine::new());
     hosts
         .inner
         .add(&friend.id(), &name("friend"), true)
@@ -149,15 +149,15 @@ fn all_hosts_serve_during_administration() {
                 }
             });
             scope.spawn(|| {
-                let mut stranger = stranger.clone();
+                let mut unknown_machine = unknown_machine.clone();
                 while !done.load(Ordering::Relaxed) {
-                    stranger.from = door::fresh_address();
-                    match stranger.calls(at) {
-                        Heard::Denied(_) => {}
+                    unknown_machine.from = door::fresh_address();
+                    match unknown_machine.calls(at) {
+                        Outcome::Denied(_) => {}
                         // A password was pending at that moment.
-                        Heard::Asked(talk) => {
-                            let heard = talk.types("wrong");
-                            assert!(matches!(heard, Heard::Denied(_)), "{heard:?}");
+                        Outcome::Asked(talk) => {
+                            let outcome = talk.types("wrong");
+                            assert!(matches!(outcome, Outcome::Denied(_)), "{outcome:?}");
                         }
                         other => panic!("a stranger is let in: {other:?}"),
                     }

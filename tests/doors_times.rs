@@ -39,7 +39,7 @@ const CAUSES: [(Why, &str); 4] = [
 /// Connects, is denied for that cause, and returns the time from its last message to the end, µs.
 fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64) {
     let garbage = [0xff; 300];
-    let mut stranger = match why {
+    let mut raw_connection = match why {
         Why::Excluded => {
             let machine = Machine {
                 from: fresh_address(),
@@ -60,7 +60,7 @@ fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64
         }
     };
     let begun = Instant::now();
-    let reference = stranger.denied();
+    let reference = raw_connection.denied();
     (reference, begun.elapsed().as_secs_f64() * 1e6)
 }
 
@@ -96,11 +96,11 @@ fn distinguishable_causes(
 ) -> Option<String> {
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
-        for stranger in 0..CONNECTIONS {
+        for nth in 0..CONNECTIONS {
             let samples = &samples;
             threads.spawn(move || {
                 for round in 0..usize::div_ceil(each, CONNECTIONS) {
-                    for n in order(CAUSES.len(), stranger, round) {
+                    for n in order(CAUSES.len(), nth, round) {
                         let (why, cause) = CAUSES[n];
                         let (_, after) = refused(why, at, banned, caller);
                         samples

@@ -487,7 +487,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
     let script = "exec ./follow-log.sh '/root/the logs/l' hostb hostc";
     let mut follower = follower(&machine, script, Stdio::piped());
     let said = daemon::Lines::collect(follower.stdout.take().unwrap());
-    let hears = |word: &str| {
+    let receives = |word: &str| {
         // A tail has its name before it has opened the file: lines written until then are lost.
         machine.until("both hosts' lines come", |m| {
             m.must(&format!("echo {word} >>'/root/the logs/l'"));
@@ -496,7 +496,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
         });
     };
     tails(&machine, 2);
-    hears("first");
+    receives("first");
     // One connection ends: its follower reconnects, the other one is not disturbed.
     let one = machine.running("tail -n 0 -F -- /root").remove(0);
     let pid = one.split(' ').next().unwrap();
@@ -505,7 +505,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
         let now = m.running("tail -n 0 -F -- /root");
         now.len() == 2 && !now.contains(&one)
     });
-    hears("second");
+    receives("second");
     signal_first(&machine, "TERM");
     ends_well(&machine, &mut follower);
     tails(&machine, 0);

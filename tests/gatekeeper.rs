@@ -437,10 +437,10 @@ fn questions_out_of_order_start_nothing_and_the_monitor_continues() {
     gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
     gate.taken(c);
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    let stranger = RawConnection {
+    let raw_connection = RawConnection {
         socket: peer.try_clone().unwrap(),
     };
-    stranger.session(noise).finish();
+    raw_connection.session(noise).finish();
     assert!(scene.marker.exists());
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
 }

@@ -288,16 +288,16 @@ fn without_proc_the_first_group_is_hung_up_and_killed() {
 }
 
 /// Idle processes, ended with the value.
-struct Crowd(Vec<Child>);
+struct Processes(Vec<Child>);
 
-impl Crowd {
+impl Processes {
     fn of(size: usize) -> Self {
         let start = |_| Command::new("sleep").arg("1000").spawn().unwrap();
         Self((0..size).map(start).collect())
     }
 }
 
-impl Drop for Crowd {
+impl Drop for Processes {
     fn drop(&mut self) {
         for one in &mut self.0 {
             let _ = one.kill();
@@ -310,7 +310,7 @@ impl Drop for Crowd {
 #[test]
 fn search_through_many_processes_delays_no_other_command() {
     let d = Daemon::start_with(NEVER_KILL, "");
-    let _crowd = Crowd::of(if daemon::long() { 4000 } else { 500 });
+    let _crowd = Processes::of(if daemon::long() { 4000 } else { 500 });
     for _ in 0..20 {
         let session = d.session(&[TIMEOUT]);
         let leader = leader(&session, 3, 2);

@@ -194,9 +194,9 @@ fn killed_client_ends_the_command_behind_the_jump() {
         fifo.name()
     );
     let mut session = Session::spawn(&mut hosts.cosrsh(&["hostb", &script]));
-    assert_eq!(fifo.hear(), "held\n");
+    assert_eq!(fifo.receive(), "held\n");
     session.child.kill().unwrap();
-    fifo.hear_all();
+    fifo.receive_all();
     hosts.sessions_end(1, 1);
 }
 
@@ -214,7 +214,7 @@ fn into_the_background_through_another_host() {
     session.out.wait("running");
     assert_eq!(wait(&mut session.child).code(), Some(0));
     gate.open();
-    assert_eq!(fifo.hear(), "done\n");
+    assert_eq!(fifo.receive(), "done\n");
     session.out.wait("late");
     hosts.sessions_end(1, 1);
 }

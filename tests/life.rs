@@ -160,7 +160,7 @@ fn i_serves_the_one_connection_and_ends() {
     session.send(&Message::Eof(Stream::Main));
     assert_eq!(session.finish(), (b"one\n".to_vec(), Some(End::Exited(7))));
     // inetd's other descriptors do not keep the connection open.
-    assert_eq!(session.stranger.rest(), b"");
+    assert_eq!(session.raw_connection.rest(), b"");
     drop(session);
     assert!(child.wait().unwrap().success());
     assert!(log.wait("end session=0").contains("status=7"));
@@ -251,7 +251,7 @@ fn inetd_connection_carries_only_the_protocol() {
         session.send(&Message::Data(Stream::Main, b"one\n"));
         session.send(&Message::Eof(Stream::Main));
         assert_eq!(session.finish(), (b"one\n".to_vec(), Some(End::Exited(7))));
-        assert_eq!(session.stranger.rest(), b"", "{flags}");
+        assert_eq!(session.raw_connection.rest(), b"", "{flags}");
         drop(session);
         assert!(child.wait().unwrap().success());
 
@@ -288,7 +288,7 @@ fn service_manager_is_notified() {
     let path = folder.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hear = || {
+    let receive = || {
         let mut bytes = [0; 512];
         let n = manager.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..n].to_vec()).unwrap()
@@ -296,9 +296,9 @@ fn service_manager_is_notified() {
     let mut command = daemon::cosserver();
     command.env("NOTIFY_SOCKET", &path);
     let mut d = Daemon::start_by(command, folder, &[]);
-    assert_eq!(hear(), "READY=1");
+    assert_eq!(receive(), "READY=1");
     d.signal(Signal::SIGHUP);
-    let reloading = hear();
+    let reloading = receive();
     let (state, clock) = reloading.split_once('\n').unwrap();
     assert_eq!(state, "RELOADING=1");
     let micros: u64 = clock
@@ -309,11 +309,11 @@ fn service_manager_is_notified() {
     let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
     let now = u64::try_from(clock.tv_sec()).unwrap() * 1_000_000 + 1_000_000;
     assert!(micros + 60_000_000 > now && micros < now, "{micros}, {now}");
-    assert_eq!(hear(), "READY=1");
+    assert_eq!(receive(), "READY=1");
     // The jobs do not get the variable.
     assert_eq!(d.says(0, &["echo ${NOTIFY_SOCKET:-none}"]), b"none\n");
     d.signal(Signal::SIGTERM);
-    assert_eq!(hear(), "STOPPING=1");
+    assert_eq!(receive(), "STOPPING=1");
     d.child.wait().unwrap();
 }
 

@@ -62,12 +62,12 @@ fn refusal_time_does_not_reveal_its_cause() {
     let rounds = each.div_ceil(LOGINS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
-        for stranger in 0..LOGINS {
+        for nth in 0..LOGINS {
             let (l, samples) = (&l, &samples);
-            let own = u8::try_from(stranger + 1).unwrap();
+            let own = u8::try_from(nth + 1).unwrap();
             threads.spawn(move || {
                 for round in 0..rounds {
-                    for n in order(CAUSES.len(), stranger, round) {
+                    for n in order(CAUSES.len(), nth, round) {
                         let (name, user, application, answer) = CAUSES[n];
                         let mut person = Person::new(&l.d, user, application);
                         // Wrong guesses of one source wait for each other.

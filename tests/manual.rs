@@ -209,7 +209,7 @@ fn the_flags_of_cos() {
     let all = [&run, &gui, &enrol, &key, &connect, &rsh];
     let code: Set = all.into_iter().flatten().cloned().collect();
     let over = flags_before("in the same way.");
-    let over_by_rsh = flags_before("are taken and passed over:");
+    let over_by_rsh = flags_before("are accepted and ignored:");
     let refused = flags_before("are refused:");
     let mut page_flags = item_flags(&page);
     page_flags.extend(over.iter().chain(&over_by_rsh).chain(&refused).cloned());
@@ -246,7 +246,7 @@ fn the_flags_of_cos() {
         help_flags(help.lines().find(|line| line.contains(part)).unwrap())
     };
     let said = help(COS, &["run", "--help"]);
-    let what = "the flags that cos(1) passes over";
+    let what = "the flags that cos(1) ignores";
     agree(&line(&said, "-x, "), &over, what);
     agree(&line(&help_as("ssh"), "-x, "), &over_by_rsh, what);
     let what = "the flags that cos(1) refuses";
@@ -596,10 +596,11 @@ fn stable_names(source: &str, of: &str) -> Set {
     names
 }
 
-/// Returns the event of each call of `say`, `log_ratelimited` and `say_of_user` in a source.
+/// Returns the event of each call of `say`, `log_ratelimited` and `log_limited_by_user` in a
+/// source.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
-    for call in ["say(", "log_ratelimited(", "say_of_user(uid,"] {
+    for call in ["say(", "log_ratelimited(", "log_limited_by_user(uid,"] {
         for (at, _) in code.match_indices(call) {
             let rest = code[at + call.len()..].trim_start();
             if !rest.starts_with("Level::") {

@@ -212,7 +212,7 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
         child,
     };
     let mut read = Patient(fs::File::from(read));
-    let mut hear = || {
+    let mut receive = || {
         let mut bytes = vec![0; 1 << 16];
         let n = read.read(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes[..n]).into_owned()
@@ -223,7 +223,7 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
     };
     let mut log = String::new();
     while port(&log).is_none() {
-        log += &hear();
+        log += &receive();
     }
     d.port = port(&log).unwrap();
     // Checks, as a writer would, whether there is room for a line.
@@ -243,9 +243,9 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
     assert!(is_full(), "somebody has read it");
     // When read at last, the log continues, with the number of lines that were dropped.
     // (The last session's end may be logged while it is read.)
-    let before = hear();
+    let before = receive();
     d.says(0, &["true"]);
-    let all = before + &hear();
+    let all = before + &receive();
     let mut lost = all.lines().filter_map(|l| l.strip_prefix("dropped lines="));
     let first = lost.next().unwrap_or_else(|| panic!("{all}"));
     assert!(first.parse::<u32>().unwrap() > 30, "{all}");

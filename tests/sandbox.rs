@@ -64,7 +64,7 @@ struct Processes {
     /// Not checked under inetd: it ends 10 ms after the session has begun.
     lookup: Option<i32>,
     /// Under inetd the monitor reads the registry itself.
-    door: Option<i32>,
+    registry: Option<i32>,
 }
 
 impl Processes {
@@ -75,7 +75,7 @@ impl Processes {
             gate: d.process("gate"),
             relay: d.process("relay"),
             lookup: Some(d.process("lookup")),
-            door: Some(d.process("door")),
+            registry: Some(d.process("registry")),
         }
     }
 
@@ -93,7 +93,7 @@ impl Processes {
             gate: named("cos: gate"),
             relay: named("cos: relay"),
             lookup: None,
-            door: None,
+            registry: None,
         }
     }
 }
@@ -126,10 +126,10 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         has(p.monitor, host.private.expose()),
         "the search finds nothing"
     );
-    let door = p.door.map(|pid| ("door", pid));
+    let registry = p.registry.map(|pid| ("registry worker", pid));
     let lookup = p.lookup.map(|pid| ("lookup", pid));
     let both = [("gate", p.gate), ("relay", p.relay)];
-    for (name, pid) in both.into_iter().chain(door).chain(lookup) {
+    for (name, pid) in both.into_iter().chain(registry).chain(lookup) {
         assert!(!has(pid, host.private.expose()), "{name} has the host key");
         assert!(!has(pid, caller.cookie.expose()), "{name} has a cookie");
         assert!(
@@ -396,8 +396,8 @@ fn guards_table_is_mapped_only_in_monitor_and_guard() {
     let by_inetd = Daemon::inetd_in(daemon::prepare("", ""), &[]);
     let by_itself = Daemon::start();
     for (d, monitor) in [(&by_itself, Some(by_itself.pid())), (&by_inetd, None)] {
-        let mut stranger = RawConnection::connect(d.port);
-        stranger.greet();
+        let mut raw_connection = RawConnection::connect(d.port);
+        raw_connection.greet();
         let monitor = monitor.unwrap_or_else(|| children(d.pid())[0]);
         assert_eq!(shared_memory(monitor), ["rw-s"]);
         let named = |name: &str| {

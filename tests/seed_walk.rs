@@ -574,8 +574,8 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     m.leave(true);
     let folder = restart(d);
     let d = Daemon::start_in(folder, &[]);
-    let stranger = Machine::new(&d, HERE);
-    stranger.is_allowed();
+    let unknown_machine = Machine::new(&d, HERE);
+    unknown_machine.is_allowed();
     if root {
         Machine::new(&d, THERE).is_refused(&d, "unknown-machine");
     }

@@ -122,7 +122,7 @@ fn killed_client_ends_its_job() {
     let leader: i32 = job.out.wait("").parse().unwrap();
     job.signal(Signal::SIGKILL);
     assert_eq!(
-        fifo.hear_all(),
+        fifo.receive_all(),
         "hup\n",
         "the group is hung up, and it is gone"
     );
@@ -145,7 +145,7 @@ fn a_job_that_ignores_the_hang_up_is_killed_and_what_escaped_lives_on() {
     let (_, escaped) = job.out.wait_from(0, |l| l.parse::<i32>().is_ok());
     let escaped: i32 = escaped.parse().unwrap();
     job.signal(Signal::SIGKILL);
-    assert_eq!(fifo.hear_all(), "", "everything in the group is gone");
+    assert_eq!(fifo.receive_all(), "", "everything in the group is gone");
     let line = d.log.wait("end session=");
     let there = lives(escaped);
     kill(Pid::from_raw(escaped), Signal::SIGKILL).unwrap();
@@ -178,9 +178,9 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     let job = d.session(&[&script]);
     let leader: i32 = job.out.wait("").parse().unwrap();
     job.signal(Signal::SIGKILL);
-    assert_eq!(fifo.hear(), "hup\n");
+    assert_eq!(fifo.receive(), "hup\n");
     gate.open();
-    assert_eq!(fifo.hear_all(), "tidied\n");
+    assert_eq!(fifo.receive_all(), "tidied\n");
     if !groups_outlive_their_leaders() {
         // The daemon waits for the grace period in case the group has other processes.
         killpg(Pid::from_raw(leader), Signal::SIGKILL).unwrap();
@@ -351,16 +351,16 @@ fn a_command_has_time_to_handle_a_signal() {
 #[test]
 fn data_received_while_the_gate_was_stopped_is_not_late() {
     let d = Daemon::start_with("[limits]\nhello = 3\n", "");
-    let mut stranger = RawConnection::connect(d.port);
+    let mut raw_connection = RawConnection::connect(d.port);
     // By then it is accepted.
     assert_eq!(d.session(&["true"]).finish().status, Some(0));
     let gate = Pid::from_raw(d.process("gate"));
     daemon::stop(gate.as_raw());
     until("it is stopped", || state(gate.as_raw()) == Some('T'));
-    stranger.send(&hello());
+    raw_connection.send(&hello());
     pass(5);
     kill(gate, Signal::SIGCONT).unwrap();
-    assert!(stranger.record().is_some(), "{}", d.log_text());
+    assert!(raw_connection.record().is_some(), "{}", d.log_text());
 }
 
 /// Regression: the same with many connections: deadlines were checked after the first 1,024 had
@@ -395,8 +395,8 @@ fn a_stopped_gates_crowd_is_served(hello_within: u64) -> bool {
     if begin.elapsed().as_secs() >= hello_within {
         return false;
     }
-    for stranger in &mut crowd {
-        stranger.send(&hello());
+    for raw_connection in &mut crowd {
+        raw_connection.send(&hello());
     }
     pass(hello_within + 2);
     kill(gate, Signal::SIGCONT).unwrap();

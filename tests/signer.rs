@@ -373,8 +373,8 @@ fn unset_or_foreign_home_is_replaced_from_the_user_database() {
         "cos: the key of /etc/cosserver belongs to root\ncos: run it as root\n"
     );
     // If the database has no home directory either, the system's directory is used.
-    let mut stranger = m.of_number(CAROL + 1, "cos");
-    let out = run(stranger.args(["key", "show"]).env_remove("HOME"));
+    let mut unknown_user = m.of_number(CAROL + 1, "cos");
+    let out = run(unknown_user.args(["key", "show"]).env_remove("HOME"));
     let told = String::from_utf8(out.stderr).unwrap();
     assert!(told.contains("/etc/cosserver/machine.key"), "{told}");
 }
@@ -675,7 +675,7 @@ impl Machine {
         let mut v = Vouched::greet(self);
         let signed = v.signed(self);
         v.send(&signed);
-        v.stranger.denied();
+        v.raw_connection.denied();
         self.server
             .log
             .wait_from(from, |l| l.contains("denied ref="))
@@ -702,7 +702,7 @@ fn name_in(signed: &Signed) -> String {
 
 /// A connection to the server, for which a request is to be signed.
 struct Vouched {
-    stranger: RawConnection,
+    raw_connection: RawConnection,
     greeting: Greeting,
     key: KeyPair,
     host: PublicKey,
@@ -710,10 +710,10 @@ struct Vouched {
 
 impl Vouched {
     fn greet(m: &Machine) -> Self {
-        let mut stranger = RawConnection::connect(m.server.port);
-        let greeting = stranger.greet();
+        let mut raw_connection = RawConnection::connect(m.server.port);
+        let greeting = raw_connection.greet();
         Self {
-            stranger,
+            raw_connection,
             greeting,
             key: KeyPair::random().unwrap(),
             host: Caller::in_folder(&m.server.client()).host,
@@ -758,7 +758,7 @@ impl Vouched {
         )
         .unwrap();
         let message = noise.message_1(&opening.encode().unwrap()).unwrap();
-        self.stranger
+        self.raw_connection
             .send(&record::compose(Kind::ClientHello, &message).unwrap());
         noise
     }
@@ -774,7 +774,7 @@ fn signature_is_valid_only_for_its_connection_and_content() {
     let denied = |mut v: Vouched, signed: &Signed, cause: &str| {
         let from = m.server.log.all().len();
         v.send(signed);
-        v.stranger.denied();
+        v.raw_connection.denied();
         let line = m
             .server
             .log
@@ -786,7 +786,7 @@ fn signature_is_valid_only_for_its_connection_and_content() {
     let mut v = Vouched::greet(&m);
     let signed = v.signed(&m);
     let noise = v.send(&signed);
-    let (said, _) = v.stranger.session(noise).finish();
+    let (said, _) = v.raw_connection.session(noise).finish();
     assert!(said.starts_with(b"uid=0(root)"), "{said:?}");
 
     // Replayed on another connection: the nonce differs, with any key in the handshake.
@@ -832,8 +832,8 @@ fn signature_is_valid_only_for_its_connection_and_content() {
         ..Caller::in_folder(&m.server.client())
     };
     let (hello, _) = caller.client_hello(&v.greeting, &signed.request);
-    v.stranger.send(&hello);
-    v.stranger.denied();
+    v.raw_connection.send(&hello);
+    v.raw_connection.denied();
 }
 
 #[test]

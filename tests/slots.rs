@@ -301,8 +301,8 @@ fn another_host(d: &Daemon, name: &str, options: &str) -> Caller {
 }
 
 /// Checks that a request is denied for lack of a slot; returns the log line.
-fn is_busy(d: &Daemon, mut stranger: RawConnection) -> String {
-    let line = d.log.wait(&stranger.denied());
+fn is_busy(d: &Daemon, mut raw_connection: RawConnection) -> String {
+    let line = d.log.wait(&raw_connection.denied());
     assert!(line.contains("cause=busy"), "{line}");
     line
 }
@@ -361,8 +361,8 @@ fn one_host_or_user_cannot_hold_all_sessions() {
         (s, noise)
     };
     let accepted = |user: &str| {
-        let (stranger, noise) = vouched(user);
-        stranger.session(noise)
+        let (raw_connection, noise) = vouched(user);
+        raw_connection.session(noise)
     };
     let all: Vec<_> = (0..5).map(|_| accepted("tester")).collect();
     let line = is_busy(&d, vouched("tester").0);

@@ -326,7 +326,7 @@ fn into_the_background_once_the_host_has_accepted() {
         let status = daemon::session::wait(&mut session.child);
         assert_eq!(status.code(), Some(0), "{face}");
         gate.open();
-        assert_eq!(fifo.hear(), "done\n");
+        assert_eq!(fifo.receive(), "done\n");
         session.out.wait("late");
         assert_eq!(session.out.all(), ["running", "late"]);
     }

@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 /// and error.
 fn by_inetd(settings: &std::path::Path, flags: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut stranger = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut raw_connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let connection = OwnedFd::from(listener.accept().unwrap().0);
     let copy = || Stdio::from(connection.try_clone().unwrap());
     let mut daemon = daemon::cosserver();
@@ -32,7 +32,7 @@ fn by_inetd(settings: &std::path::Path, flags: &str) -> String {
     let ended = child.wait().unwrap();
     assert!(!ended.success());
     let mut heard = String::new();
-    stranger.read_to_string(&mut heard).unwrap();
+    raw_connection.read_to_string(&mut heard).unwrap();
     heard
 }
 

@@ -366,7 +366,7 @@ fn a_job_may_close_its_descriptors_and_go_on() {
         gate.name()
     );
     let mut client = piped(&mut d.cos(&[&script]));
-    assert_eq!(fifo.hear(), "closed\n");
+    assert_eq!(fifo.receive(), "closed\n");
     // The reader sees the end of the output while the command runs.
     let mut out = String::new();
     Patient(client.stdout.take().unwrap())

@@ -200,7 +200,7 @@ fn a_penalty_ends_with_the_machines_own_time() {
     let later = ["-T", "--boottime", "1000"];
     let can = Command::new("unshare").args(later).arg("true").output();
     if !can.is_ok_and(|out| out.status.success()) {
-        eprintln!("no namespace of time can be made here: passed over");
+        eprintln!("no namespace of time can be made here: skipped");
         return;
     }
     let settings = "penalties.noauth = 100\npenalties.min = 50\n";
@@ -336,7 +336,7 @@ fn pam_slots_are_limited_across_daemons() {
         ..Plan::around(BOB_HANGS, "")
     });
     let hanging: Vec<_> = (0..5)
-        .map(|_| login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"])))
+        .map(|_| login::look_inner(&mut l.gui("bob", "secret\n", &[], &["hello"])))
         .collect();
     until("all wait", || l.d.log.count("user=bob") == 5);
     until("two are checked", || workers(&l).len() == 2);

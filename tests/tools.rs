@@ -313,7 +313,7 @@ fn has_tomllib() -> bool {
         .status
         .success();
     if !there {
-        eprintln!("passed over: the benchmarks need python3.11");
+        eprintln!("skipped: the benchmarks need python3.11");
     }
     there
 }
@@ -358,7 +358,7 @@ fn charts_are_drawn_of_what_was_measured() {
     if !has("python3") && !has("/usr/bin/python3") {
         let is_ci = std::env::var("CI").is_ok_and(|v| v == "true");
         assert!(!is_ci, "no matplotlib");
-        eprintln!("passed over: the charts want matplotlib: scripts/need bench installs it");
+        eprintln!("skipped: the charts want matplotlib: scripts/need bench installs it");
         return;
     }
     let dir = folder("charts");
@@ -422,7 +422,7 @@ fn charts_are_drawn_of_what_was_measured() {
 fn the_benchmarks_of_logins_and_doors_run() {
     let _alone = ALONE.lock();
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("passed over: it needs root");
+        eprintln!("skipped: it needs root");
         return;
     }
     let bench = |words: &[&str]| {
@@ -440,7 +440,7 @@ fn the_benchmarks_of_logins_and_doors_run() {
 fn the_benchmark_of_real_programs_runs() {
     let _alone = ALONE.lock();
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("passed over: it needs root");
+        eprintln!("skipped: it needs root");
         return;
     }
     if !has_tomllib() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::unistd::{Uid, User};
 
 use super::call::Call;
-use super::hosts::{Known, at_odds, denied, meaning};
+use super::hosts::{Known, contradiction, denied, meaning};
 use super::invite::joined;
 use super::json::Json;
 use super::out::{Failure, Out};
@@ -263,7 +263,7 @@ impl Report<'_> {
         for entry in table.entries() {
             self.host(entry);
         }
-        self.strays(&table);
+        self.report_unused_files(&table);
     }
 
     /// Adds one host: what its line means, and any contradictions.
@@ -271,7 +271,7 @@ impl Report<'_> {
         let known = Known::of(self.paths, &entry.name);
         let about = format!("host {}", entry.name);
         let mut problems: Vec<String> = known.faults().iter().map(ToString::to_string).collect();
-        problems.extend(at_odds(self.paths, entry, &known));
+        problems.extend(contradiction(self.paths, entry, &known));
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
         if entry.may_ask() {
@@ -330,9 +330,9 @@ impl Report<'_> {
     }
 
     /// Adds the cookies and recorded keys of hosts that are not in the table.
-    fn strays(&mut self, table: &HostTable) {
+    fn report_unused_files(&mut self, table: &HostTable) {
         let has = |name: &str| HostName::parse(name).is_ok_and(|host| table.get(&host).is_some());
-        let mut strays = Vec::new();
+        let mut report_unused_files = Vec::new();
         for folder in [self.paths.cookies(), self.paths.machines()] {
             let cookies = folder == self.paths.cookies();
             for name in names(&folder).filter(|name| !name.starts_with('.')) {
@@ -341,11 +341,11 @@ impl Report<'_> {
                     .or_else(|| name.strip_suffix(".out"));
                 let host = if cookies { host } else { Some(name.as_str()) };
                 if !host.is_some_and(has) {
-                    strays.push(folder.join(name));
+                    report_unused_files.push(folder.join(name));
                 }
             }
         }
-        for path in strays {
+        for path in report_unused_files {
             self.add(
                 Level::Note,
                 path.display(),

@@ -45,7 +45,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         let words = words.map(OsString::from);
         return parse(&words.chain(["--help".into()]).collect::<Vec<_>>());
     }
-    let Some((command, rest)) = commands().find_map(|c| behind(&before.free, c)) else {
+    let Some((command, rest)) = commands().find_map(|c| match_command(&before.free, c)) else {
         if before.opt_present("h")
             || before
                 .free
@@ -101,7 +101,10 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
 
 /// Returns the command and the arguments after its words, if `free` begins with these words. Flags
 /// may also be between the words.
-fn behind(free: &[String], command: &'static Command) -> Option<(&'static Command, Vec<String>)> {
+fn match_command(
+    free: &[String],
+    command: &'static Command,
+) -> Option<(&'static Command, Vec<String>)> {
     let (first, more) = command.words.split_first()?;
     let (given, free) = free.split_first()?;
     if given != first {

@@ -169,17 +169,17 @@ impl Text {
 
 /// Returns the host that a line names, even if the rest of the line is invalid.
 fn named(line: &[u8]) -> Option<HostName> {
-    hostinfo::named(bare(line))
+    hostinfo::named(without_line_ending(line))
 }
 
 /// Returns a line without its line ending.
-fn bare(line: &[u8]) -> &[u8] {
+fn without_line_ending(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 fn set_word(line: &mut Vec<u8>, number: usize, text: &str) -> Result<(), Fault> {
-    if let Some(word) = words(bare(line))?
+    if let Some(word) = words(without_line_ending(line))?
         .get(number)
         .filter(|word| word.text != text)
     {
@@ -189,7 +189,7 @@ fn set_word(line: &mut Vec<u8>, number: usize, text: &str) -> Result<(), Fault> 
 }
 
 fn set_option(line: &mut Vec<u8>, name: &str, change: &Change) -> Result<(), Fault> {
-    let words = words(bare(line))?;
+    let words = words(without_line_ending(line))?;
     let is = |text: &str| text.split_once('=').is_some_and(|(key, _)| key == name);
     let old = words
         .iter()

@@ -51,7 +51,7 @@ impl Known {
 }
 
 /// Explains why a host is denied because its line contradicts what is recorded for it.
-pub(super) fn at_odds(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
+pub(super) fn contradiction(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
     let rotate = || paths.cosadm(format_args!("host rotate {}", entry.name));
     if entry.may_ask() && matches!(known.cookies_in, Ok(0)) {
         let option = if entry.run_as.is_empty() {
@@ -85,8 +85,8 @@ pub(super) fn denied(paths: &Paths, entry: &Entry, known: &Known) -> Option<Stri
     let unreadable = files.into_iter().flatten().next();
     unreadable
         .map(|fault| format!("it is denied: {fault}"))
-        .or_else(|| at_odds(paths, entry, known))
-        .or_else(|| shut_out(paths, known))
+        .or_else(|| contradiction(paths, entry, known))
+        .or_else(|| denied_by_doors(paths, known))
 }
 
 /// Returns whether the inner door has a machine.
@@ -96,7 +96,7 @@ fn is_authorized(paths: &Paths, id: Id) -> bool {
 }
 
 /// Explains why the machine that is recorded for a host is denied by the doors.
-fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
+fn denied_by_doors(paths: &Paths, known: &Known) -> Option<String> {
     let id = Id::of(known.recorded.as_ref().ok()?.as_ref()?);
     let status = Doors::of(paths).look(id).ok()?;
     let add = format!("machine add {id} --name NAME");
@@ -105,8 +105,7 @@ fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
         // The client of a command never answers a prompt.
         AccessDecision::Prompt(_) => {
             return Some(format!(
-                "it is denied by the registry: its machine was deleted; it must register again (cos \
-                 enrol), or {}",
+                "it is denied by the registry: its machine was deleted; {} allows it",
                 paths.cosadm(&add)
             ));
         }
@@ -147,7 +146,10 @@ pub(super) fn meaning(paths: &Paths, entry: &Entry, known: &Known) -> String {
             }
         }
         let users = joined(&entry.run_as).replace(',', " or ");
-        let (from, its) = (from(&entry.addresses, &entry.name), its_users(&entry.users));
+        let (from, its) = (
+            from(&entry.addresses, &entry.name),
+            describe_users(&entry.users),
+        );
         if users.is_empty() {
             format!("{its} may run {what} here, from {from}")
         } else {
@@ -192,7 +194,7 @@ pub(super) fn meaning(paths: &Paths, entry: &Entry, known: &Known) -> String {
 }
 
 /// Describes which of a host's users may run commands as which users here.
-pub(super) fn its_users(users: &Users) -> String {
+pub(super) fn describe_users(users: &Users) -> String {
     match users {
         Users::SameName => {
             "its users each as the user of the same name here, never root".to_owned()
@@ -232,11 +234,10 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     table.faults().iter().for_each(|fault| out.tell(fault));
     if table.entries().is_empty() && table.faults().is_empty() {
-        let dir = paths.option_c();
+        out.tell(format!("no host is in {}", paths.hostinfo().display()));
         out.tell(format!(
-            "no host is in {}; `cosadm{dir} host invite NAME` allows one to run commands here, \
-             `cosadm{dir} host join FILE` installs an invitation card of another host",
-            paths.hostinfo().display()
+            "to allow one to run commands here: {}",
+            paths.cosadm("host invite NAME")
         ));
     }
     let mut text = String::new();

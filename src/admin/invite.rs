@@ -6,7 +6,7 @@ use nix::unistd::{Uid, User, geteuid};
 use super::call::Call;
 use super::card_output::{CardOutput, WrittenCard};
 use super::edit::{Change, Lock, Text};
-use super::hosts::its_users;
+use super::hosts::describe_users;
 use super::init;
 use super::out::{Failure, Out};
 use super::reach::reach;
@@ -129,7 +129,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
 fn terms(entry: &Entry) -> String {
     let host = &entry.name;
     let from = from(&entry.addresses, host);
-    let its = its_users(&entry.users);
+    let its = describe_users(&entry.users);
     match given(&entry.run_as) {
         Some(own) => format!("{host} may run commands here as {own}, from {from}; {its}"),
         None => format!("{host} asks nothing for itself; {its}, from {from}"),

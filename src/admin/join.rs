@@ -92,8 +92,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     if !same && before.as_ref().is_ok_and(Option::is_some) {
         out.tell(format!(
-            "{name}: the cookie on the card replaces another; a card has no date, so if \
-             this is the older one, join the newer one again"
+            "{name}: the cookie on the card replaces another, which may be newer: cards have no date"
         ));
     }
     out.detail(format!(
@@ -224,13 +223,15 @@ fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Resul
     Err(Fault::of(
         &paths.known_hosts(),
         format!(
-            "HOST KEY CHANGED: for {name}, fingerprint {} is pinned, and the card has {}. Either the host has a new \
-             key, or the card is another host's or forged. Ask its administrator (`cosadm check` there shows the \
-             key); --replace-key pins the new one, --name gives the host another name",
-            keys::fingerprint(other),
-            keys::fingerprint(&card.key)
+            "HOST KEY CHANGED: the card has {}, but {} is pinned for {name} (possible attack)",
+            keys::fingerprint(&card.key),
+            keys::fingerprint(other)
         ),
-    ))
+    )
+    .with_remedy(format!(
+        "if the administrator of {name} confirms the new key: {}",
+        paths.cosadm("host join FILE --replace-key")
+    )))
 }
 
 /// Returns the addresses of `--addr`. They are connected to, so networks are not allowed.

@@ -52,7 +52,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
         return Err(Fault::at(&paths.hostinfo(), entry.line, words).into());
     }
     if before.len() == cookie::LIVE_MAX && !call.given("again") {
-        return Err(two_are_live(&paths, &host).into());
+        return Err(two_cookies_live(&paths, &host).into());
     }
     let draft = Invitation::make(
         &paths,
@@ -139,14 +139,13 @@ fn finish_command(paths: &Paths, host: &HostName) -> String {
 }
 
 /// Explains why a third cookie is refused.
-fn two_are_live(paths: &Paths, host: &HostName) -> Fault {
-    let words = format!(
-        "two cookies of {host} are live already, and no record says which it asks with. If {host} has joined \
-         with the last card, {} drops the older one; if that card is lost, {} replaces the newer one",
-        finish_command(paths, host),
-        paths.cosadm(format_args!("host rotate {host} --again"))
-    );
-    Fault::of(&paths.cookie_in(host), words)
+fn two_cookies_live(paths: &Paths, host: &HostName) -> Fault {
+    let words =
+        format!("two cookies of {host} are live already, and no record says which one it uses");
+    Fault::of(&paths.cookie_in(host), words).with_remedy(format!(
+        "if {host} has joined with the last card: {}",
+        finish_command(paths, host)
+    ))
 }
 
 /// Restores the old cookies, and returns the outcome in words.

@@ -65,7 +65,7 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
 /// daemon runs that could be asked.
 pub(super) fn cut(paths: &Paths, machine: [u8; 16]) -> Result<Option<u64>, Fault> {
     let mut count = 0;
-    let heard = ask_if_there(paths, Question::Cut(machine), |answer| {
+    let heard = ask_if_running(paths, Question::Cut(machine), |answer| {
         if let Answer::Cut(cut) = answer {
             count = cut;
         }
@@ -85,7 +85,7 @@ pub(super) fn is_running(paths: &Paths) -> Result<bool, Fault> {
 
 /// Asks the daemon and passes each answer to `take`, until that returns false.
 fn ask(paths: &Paths, question: Question, take: impl FnMut(Answer) -> bool) -> Result<(), Fault> {
-    if ask_if_there(paths, question, take)? {
+    if ask_if_running(paths, question, take)? {
         return Ok(());
     }
     // An ordinary user's default folder is their own, but they may have meant the system's.
@@ -117,7 +117,7 @@ fn call(paths: &Paths) -> Result<Option<OwnedFd>, Fault> {
 }
 
 /// Like `ask`, but returns `false` if no daemon is there.
-fn ask_if_there(
+fn ask_if_running(
     paths: &Paths,
     question: Question,
     mut take: impl FnMut(Answer) -> bool,

@@ -183,11 +183,11 @@ pub fn authenticate_host(
     let entry = entry_of(&hosts, context);
     let machine = voucher.unwrap_or(opened.machine);
     let files = entry.as_ref().ok().map(|entry| &entry.name);
-    let files = files.or_else(|| stand_in(context.table, &hosts.caller));
+    let files = files.or_else(|| substitute_host(context.table, &hosts.caller));
     let recorded = files.map_or(Ok(None), |host| machines::recorded(context.paths, host));
     let cookies = files.map(|host| cookie::load_in(context.paths, host));
     let shared = voucher.map(|key| (context.shared)(&key));
-    let nobodys = Secret::new([0; 32]);
+    let of_no_host = Secret::new([0; 32]);
     let claim = Claim {
         caller: &hosts.caller,
         server: &hosts.server,
@@ -197,7 +197,7 @@ pub fn authenticate_host(
         request: opening.request,
         voucher: shared.as_ref().map(|shared| Voucher {
             machine: &machine,
-            shared: shared.as_ref().unwrap_or(&nobodys),
+            shared: shared.as_ref().unwrap_or(&of_no_host),
         }),
     };
     let cookie = right_cookie(cookies, &claim, &hosts.proof);
@@ -347,9 +347,9 @@ fn right_cookie(
             return Ok(cookie.clone());
         }
     }
-    let nobodys = Secret::new([0; 32]);
+    let of_no_host = Secret::new([0; 32]);
     for _ in held..cookie::LIVE_MAX {
-        std::hint::black_box(right(&nobodys));
+        std::hint::black_box(right(&of_no_host));
     }
     cookies.map_err(|e| Refusal::new(Cause::NoCookie, e))?;
     let words = format!("the hash of {} is wrong: its cookie differs", claim.caller);
@@ -358,7 +358,7 @@ fn right_cookie(
 
 /// Returns the host whose files are read for a caller that has none: the caller itself, if only its
 /// address or the server name is wrong, else the first host of the table that may connect.
-fn stand_in<'a>(table: &'a HostTable, caller: &str) -> Option<&'a HostName> {
+fn substitute_host<'a>(table: &'a HostTable, caller: &str) -> Option<&'a HostName> {
     let itself = HostName::parse(caller).ok().and_then(|c| table.get(&c));
     let first = || table.entries().iter().find(|entry| entry.may_ask());
     itself.or_else(first).map(|entry| &entry.name)
@@ -367,7 +367,7 @@ fn stand_in<'a>(table: &'a HostTable, caller: &str) -> Option<&'a HostName> {
 /// Does the reads and computations of [`authenticate_host`] for a wrong proof, for a caller that is
 /// refused before or without a proof.
 pub fn verify_dummy_proof(table: &HostTable, paths: &Paths, host_key: &PublicKey) {
-    let host = stand_in(table, "");
+    let host = substitute_host(table, "");
     let recorded = host.map(|host| machines::recorded(paths, host));
     let name = host.map_or("", HostName::as_str);
     let claim = Claim {

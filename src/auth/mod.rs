@@ -107,7 +107,7 @@ impl Greeted {
 
 /// The credential that an admitted connection presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shows {
+pub enum PresentedCredential {
     /// None yet: its user must be asked for a password.
     Password,
     /// Only its machine key.
@@ -121,13 +121,13 @@ pub enum Shows {
 ///
 /// # Errors
 /// The payload is not an opening.
-pub fn shows(admitted: &Admitted<Opened>) -> Result<Shows, Refusal> {
+pub fn presented_credential(admitted: &Admitted<Opened>) -> Result<PresentedCredential, Refusal> {
     let opening = Opening::decode(&admitted.inner().payload);
     let opening = opening.map_err(|m| Refusal::new(Cause::Handshake, m))?;
     Ok(match opening.credential {
-        Credential::Password => Shows::Password,
-        Credential::Machine => Shows::Machine,
-        Credential::Hash(_) | Credential::Vouch(..) => Shows::Proof,
+        Credential::Password => PresentedCredential::Password,
+        Credential::Machine => PresentedCredential::Machine,
+        Credential::Hash(_) | Credential::Vouch(..) => PresentedCredential::Proof,
     })
 }
 

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::auth::{AuthenticatedHost, AuthenticatedUser};
-use crate::config::applications::{Applications, Who};
+use crate::config::applications::{AllowedUser, Applications};
 use crate::config::hostinfo::Entry;
 use crate::config::name::UserName;
 use crate::config::words::shell_word;
@@ -202,10 +202,10 @@ pub fn grant_application(
     let Some(application) = table.get(&name) else {
         return Err(refuse(format!("there is no [gui.{name}]")));
     };
-    let is_for = |who: &Who| match who {
-        Who::Everybody => *uid != 0,
-        Who::User(named) => named.as_str() == user,
-        Who::Group(group) => groups.iter().any(|g| g == group.as_str()),
+    let is_for = |who: &AllowedUser| match who {
+        AllowedUser::Anyone => *uid != 0,
+        AllowedUser::User(named) => named.as_str() == user,
+        AllowedUser::Group(group) => groups.iter().any(|g| g == group.as_str()),
     };
     if !application.users.iter().any(is_for) {
         return Err(refuse(format!(

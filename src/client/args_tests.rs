@@ -28,7 +28,7 @@ pub(super) fn complaint(line: &[&str]) -> String {
 }
 
 /// Returns host, user, port and words of a call that is otherwise plain.
-fn gist(line: &[&str]) -> (String, String, u16, Vec<String>) {
+fn summary(line: &[&str]) -> (String, String, u16, Vec<String>) {
     let call = call(line);
     let user = call.user.as_ref().map_or("", |u| u.as_str()).to_owned();
     let port = call.port.map_or(0, NonZeroU16::get);
@@ -40,7 +40,7 @@ fn gist(line: &[&str]) -> (String, String, u16, Vec<String>) {
 }
 
 fn is(line: &[&str], host: &str, user: &str, port: u16, words: &[&str]) {
-    let (h, u, p, w) = gist(line);
+    let (h, u, p, w) = summary(line);
     assert_eq!((h.as_str(), u.as_str(), p), (host, user, port), "{line:?}");
     assert_eq!(w, words, "{line:?}");
 }
@@ -297,28 +297,31 @@ fn command_words_are_not_changed() {
 #[test]
 fn users() {
     assert_eq!(
-        gist(&["cosrsh", "jo@example.org@hostb", "x"]).1,
+        summary(&["cosrsh", "jo@example.org@hostb", "x"]).1,
         "jo@example.org"
     );
     // As in ssh, the first of -l and -o counts, and the user before @ has the lowest precedence.
-    assert_eq!(gist(&["cosrsh", "-l", "a", "b@hostb", "x"]).1, "a");
-    assert_eq!(gist(&["cosrsh", "-l", "a", "hostb", "-l", "b", "x"]).1, "a");
-    assert_eq!(gist(&["cosrsh", "-oUser=a", "b@hostb", "x"]).1, "a");
+    assert_eq!(summary(&["cosrsh", "-l", "a", "b@hostb", "x"]).1, "a");
     assert_eq!(
-        gist(&["cosrsh", "-oUser=a", "-l", "b", "hostb", "x"]).1,
+        summary(&["cosrsh", "-l", "a", "hostb", "-l", "b", "x"]).1,
         "a"
     );
-    assert_eq!(gist(&["cosrsh", "-oUser=a", "hostb", "x"]).1, "a");
+    assert_eq!(summary(&["cosrsh", "-oUser=a", "b@hostb", "x"]).1, "a");
+    assert_eq!(
+        summary(&["cosrsh", "-oUser=a", "-l", "b", "hostb", "x"]).1,
+        "a"
+    );
+    assert_eq!(summary(&["cosrsh", "-oUser=a", "hostb", "x"]).1, "a");
     assert!(complaint(&["cosrsh", "-l", "-froot", "hostb", "x"]).contains("-l: "));
     assert!(complaint(&["cosrsh", "@hostb", "x"]).contains("before @"));
 }
 
 #[test]
 fn ports() {
-    assert_eq!(gist(&["cosrsh", "-p1", "hostb", "x"]).2, 1);
-    assert_eq!(gist(&["cosrsh", "-oPort=7", "hostb", "x"]).2, 7);
+    assert_eq!(summary(&["cosrsh", "-p1", "hostb", "x"]).2, 1);
+    assert_eq!(summary(&["cosrsh", "-oPort=7", "hostb", "x"]).2, 7);
     assert_eq!(
-        gist(&["cosrsh", "hostb", "-p", "65535", "-oPort=7", "x"]).2,
+        summary(&["cosrsh", "hostb", "-p", "65535", "-oPort=7", "x"]).2,
         65535
     );
     for bad in ["0", "65536", "-1", "+1", "", "ssh", " 1"] {

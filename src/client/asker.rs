@@ -59,7 +59,7 @@ impl Asker {
 
     /// Records what is missing to continue without a prompt. It is reported if the prompt stays
     /// unanswered.
-    pub fn would_not_ask(&mut self, but: Fault) {
+    pub fn note_missing(&mut self, but: Fault) {
         self.else_by = Some(but);
     }
 

@@ -51,7 +51,7 @@ pub enum AuthMethod<'a> {
 }
 
 /// What the opening shows to a host.
-pub(super) struct Shown {
+pub(super) struct Presented {
     /// The request's exact bytes.
     pub(super) request: Vec<u8>,
     /// Mechanism and proof.
@@ -60,7 +60,7 @@ pub(super) struct Shown {
     pub(super) expected: Option<[u8; 32]>,
 }
 
-impl Shown {
+impl Presented {
     /// Returns what a client shows that proves nothing but its own key.
     fn unproven(question: &Question, credential: Credential) -> Self {
         Self {
@@ -90,7 +90,11 @@ impl<'a> AuthMethod<'a> {
     ///
     /// # Errors
     /// The signer refuses, or there is none.
-    pub(super) fn show(&self, question: &Question, nonce: &[u8; NONCE]) -> Result<Shown, Fault> {
+    pub(super) fn show(
+        &self,
+        question: &Question,
+        nonce: &[u8; NONCE],
+    ) -> Result<Presented, Fault> {
         match self {
             Self::Hash(who) => {
                 let claim = Claim {
@@ -108,7 +112,7 @@ impl<'a> AuthMethod<'a> {
                     server: who.server.to_owned(),
                     proof: made(Side::Client)?,
                 };
-                Ok(Shown {
+                Ok(Presented {
                     request: question.request.clone(),
                     credential: Credential::Hash(hosts),
                     expected: Some(made(Side::Server)?),
@@ -121,14 +125,14 @@ impl<'a> AuthMethod<'a> {
                     server: signed.server,
                     proof: signed.proof,
                 };
-                Ok(Shown {
+                Ok(Presented {
                     request: signed.request,
                     credential: Credential::Vouch(hosts, signed.machine),
                     expected: Some(signed.expected),
                 })
             }
-            Self::Password(..) => Ok(Shown::unproven(question, Credential::Password)),
-            Self::Machine(..) => Ok(Shown::unproven(question, Credential::Machine)),
+            Self::Password(..) => Ok(Presented::unproven(question, Credential::Password)),
+            Self::Machine(..) => Ok(Presented::unproven(question, Credential::Machine)),
         }
     }
 }

@@ -22,15 +22,15 @@ pub(super) fn settle(call: &Call) -> Result<Cow<'_, Call>, Fault> {
     let words = words(call)?;
     if !asked.quiet {
         for unknown in &asked.unknown {
-            messages::complain(Some(&call.host), &format!("ignored: {unknown}"));
+            messages::print_error(Some(&call.host), &format!("ignored: {unknown}"));
         }
         if asked.terminal && asked.stdio_to.is_none() {
             let note = "-t: there is no terminal; the command runs without one";
-            messages::complain(Some(&call.host), note);
+            messages::print_error(Some(&call.host), note);
         }
         if asked.no_command && asked.stdio_to.is_none() {
             let note = "-N: there is no forwarding; the command runs";
-            messages::complain(Some(&call.host), note);
+            messages::print_error(Some(&call.host), note);
         }
     }
     Ok(words.map_or(Cow::Borrowed(call), |words| {

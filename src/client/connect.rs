@@ -15,12 +15,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::call::{Call, Family};
 use super::dial::{Dialing, Times};
 use super::inbox::is_for_later;
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::stdio::{Input, Output, Which};
 use crate::config::settings::default_port;
 use crate::fault::Fault;
 use crate::sys::socket::{is_lost, receive, send};
-use crate::sys::unsent::{Outlook, Unsent};
+use crate::sys::unsent::{Unsent, UnsentState};
 
 /// The most that is read at once, bytes.
 const BLOCK: usize = 64 * 1024;
@@ -99,7 +99,7 @@ impl Carrier {
                         self.output.put(&mut parts).map_err(|e| of_output(&e))?;
                     }
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
-                    Err(e) => return Err(broke(e)),
+                    Err(e) => return Err(connection_failed(e)),
                 }
             }
             if ready.input {
@@ -120,9 +120,9 @@ impl Carrier {
         }
         self.looked = Instant::now();
         match self.unsent.look(self.socket.as_fd()) {
-            Outlook::Acknowledged => self.is_watched = false,
-            Outlook::Sent | Outlook::Waiting => {}
-            Outlook::Lost => return Err(broke(Errno::ETIMEDOUT)),
+            UnsentState::Acknowledged => self.is_watched = false,
+            UnsentState::Sent | UnsentState::Waiting => {}
+            UnsentState::Lost => return Err(connection_failed(Errno::ETIMEDOUT)),
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Carrier {
                 self.send()
             }
             Err(e) if is_for_later(&e) => Ok(()),
-            Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
+            Err(e) => Err(Fault::new(text_without_number(&e)).while_doing("standard input")),
         }
     }
 
@@ -195,15 +195,15 @@ impl Carrier {
                 self.to_socket = Vec::new();
                 Ok(())
             }
-            Err(e) => Err(broke(e)),
+            Err(e) => Err(connection_failed(e)),
         }
     }
 }
 
-fn broke(e: Errno) -> Fault {
+fn connection_failed(e: Errno) -> Fault {
     Fault::new(e.desc()).while_doing("the connection broke")
 }
 
 fn of_output(e: &io::Error) -> Fault {
-    Fault::new(plainly(e)).while_doing("standard output")
+    Fault::new(text_without_number(e)).while_doing("standard output")
 }

@@ -20,7 +20,12 @@ pub(super) fn denied_because(host: &str, reference: Reference, why: &str) -> Fau
 }
 
 /// Returns the same fault for a machine of this ID that got no prompt: the host may not know it.
-pub(super) fn denied_unasked(host: &str, reference: Reference, id: &str, note: &str) -> Fault {
+pub(super) fn denied_without_prompt(
+    host: &str,
+    reference: Reference,
+    id: &str,
+    note: &str,
+) -> Fault {
     let words = format!("{}{note}", first_line(reference));
     let log = log_of(host, reference);
     Fault::new(words).with_remedy(format!(

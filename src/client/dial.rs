@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 
 use super::call::{Call, ConnectTime};
 use super::inbox::is_for_later;
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::jump::{Jump, Peer};
 use crate::fault::Fault;
 use crate::sys::socket::{notice_loss, prepare};
@@ -248,7 +248,7 @@ fn why(e: &io::Error, time: Duration) -> String {
     if e.kind() == io::ErrorKind::TimedOut && e.raw_os_error().is_none() {
         return format!("no answer within {} s; is the host up?", seconds(time));
     }
-    plainly(e)
+    text_without_number(e)
 }
 
 /// Formats seconds for the user: with tenths below ten.

@@ -100,7 +100,7 @@ impl<'a> Door<'a> {
             }
             (By::Enrolment(name, asker), Asks::Activation | Asks::Login) => {
                 if name.is_some() {
-                    messages::complain(Some(host), NAME_UNUSED);
+                    messages::print_error(Some(host), NAME_UNUSED);
                 }
                 before.iter().for_each(asker::tell);
                 asker.one(prompt, line)?

@@ -117,7 +117,7 @@ pub fn become_program(call: &Call, route: &Route) -> Fault {
         let words = format!("the host table says method=rsh, and rsh has no {flag}");
         return Fault::new(words);
     }
-    if client_exec::became_itself() {
+    if client_exec::was_reexecuted() {
         return Fault::new(format!(
             "the host table says method={}, and the {} on PATH are copies of this program",
             entry.method, entry.method

@@ -7,12 +7,12 @@
 use super::asker::Asker;
 use super::auth_method::AuthMethod;
 use super::call::Call;
-use super::denied::{denied_because, denied_unasked};
+use super::conversation::Conversation;
+use super::denied::{denied_because, denied_without_prompt};
 use super::door::Door;
 use super::greet::{Answer, OurHello};
 use super::meet::{self, Met};
 use super::messages::{self, Reporter};
-use super::talk::Talk;
 use super::{outcome, pump, request, route};
 use crate::config::hostinfo::Method;
 use crate::config::keys;
@@ -48,13 +48,13 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         Ok(())
     };
     let door = Door::to_enrol(&call.host, call.name.as_deref(), &mut asker);
-    let mut talk = Talk::new(reporter, door).for_a_person();
-    talk = talk.once_authenticated(&mut pin);
+    let mut conversation = Conversation::new(reporter, door).interactive();
+    conversation = conversation.once_authenticated(&mut pin);
     let auth_method = AuthMethod::Machine(&machine, &key);
     let id = keys::fingerprint(&machine.public);
-    match greeted.ask(auth_method, &question, prepared, &mut talk)? {
+    match greeted.ask(auth_method, &question, prepared, &mut conversation)? {
         Answer::Accepted(accepted) => {
-            let words = match talk.asked() {
+            let words = match conversation.asked() {
                 Some(_) => format!("{} has registered this machine: {id}\n", call.host),
                 None => format!("{} already allows this machine: {id}\n", call.host),
             };
@@ -63,9 +63,9 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
             messages::tell(&words)?;
             outcome(pump::carry(*accepted, true, &call.host)?, call, reporter)
         }
-        Answer::Denied(reference) => Err(match talk.asked() {
+        Answer::Denied(reference) => Err(match conversation.asked() {
             Some(by) => denied_because(&call.host, reference, refused(by)),
-            None => denied_unasked(&call.host, reference, &id, not_pinned(is_new)),
+            None => denied_without_prompt(&call.host, reference, &id, not_pinned(is_new)),
         }),
     }
 }

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::auth_method::{AuthMethod, Question};
+use super::conversation::{Conversation, Unanswered};
 use super::denied::denied_because;
 use super::dial::{Dialed, has_news, wait_for};
 use super::inbox::{Inbox, ReadOutcome, is_for_later};
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::jump::{Jump, Peer};
 use super::request;
-use super::talk::{Talk, Unanswered};
 use crate::config::keys;
 use crate::config::words::quoted;
 use crate::fault::Fault;
@@ -142,8 +142,8 @@ impl<'a> Greeted<'a> {
         self.theirs.host_key.as_ref()
     }
 
-    /// Authenticates us, sends the request, waits for the answer and checks it. `talk` handles what
-    /// the host asks and prints before the answer.
+    /// Authenticates us, sends the request, waits for the answer and checks it. `conversation`
+    /// handles what the host asks and prints before the answer.
     ///
     /// # Errors
     /// There is no answer, or it cannot come from the intended host.
@@ -152,7 +152,7 @@ impl<'a> Greeted<'a> {
         auth_method: AuthMethod<'_>,
         question: &Question,
         prepared: Prepared,
-        talk: &mut Talk<'_>,
+        conversation: &mut Conversation<'_>,
     ) -> Result<Answer, Fault> {
         let (machine, pin) = auth_method.keys();
         let Self {
@@ -167,7 +167,7 @@ impl<'a> Greeted<'a> {
             Credential::Vouch(_, host) => Some(*host),
             Credential::Hash(_) | Credential::Password | Credential::Machine => None,
         };
-        talk.step(|| {
+        conversation.step(|| {
             let key = vouched.unwrap_or(machine.public);
             format!("the ID of this machine is {}", keys::fingerprint(&key))
         });
@@ -199,17 +199,17 @@ impl<'a> Greeted<'a> {
         }
         line.send(&record)?;
 
-        let within = line.within(talk.is_login());
+        let within = line.within(conversation.is_login());
         let record = line.receive(Kind::Answer, within)?;
         let content = match line.envelope(record.clone(), Kind::Answer)? {
             Said::Denied(reference) => return Ok(Answer::Denied(reference)),
             Said::Due(content) => content,
         };
-        let (payload, keys) = noise.read_2(content).map_err(theirs_is_wrong)?;
-        talk.is_proven()?;
+        let (payload, keys) = noise.read_2(content).map_err(invalid_server_message)?;
+        conversation.is_proven()?;
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
-        let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
+        let mut answer = wire_answer::Answer::decode(&payload).map_err(invalid_server_message)?;
         let mut follows = question.follows.as_deref();
         let mut sent = false;
         let mut talked = false;
@@ -217,7 +217,9 @@ impl<'a> Greeted<'a> {
             match answer {
                 wire_answer::Answer::SendCommand => {
                     let rest = follows.take().ok_or_else(|| {
-                        theirs_is_wrong(Malformed("it asks for a command that it already has"))
+                        invalid_server_message(Malformed(
+                            "it asks for a command that it already has",
+                        ))
                     })?;
                     for piece in rest.chunks(COMMAND_PIECE) {
                         line.send_sealed(&mut sealer, piece)?;
@@ -227,7 +229,7 @@ impl<'a> Greeted<'a> {
                 // A host must ask before it gets the command, not after.
                 wire_answer::Answer::Prompts { by, texts } if !sent => {
                     let host = line.socket.as_fd();
-                    let answers = talk.answer(by, &texts, vouched.is_some(), host);
+                    let answers = conversation.answer(by, &texts, vouched.is_some(), host);
                     let answers = answers.map_err(|e| match e {
                         Unanswered::Fault(fault) => line.cut_short().unwrap_or(fault),
                         Unanswered::OutOfTurn => out_of_turn(),
@@ -237,20 +239,20 @@ impl<'a> Greeted<'a> {
                 }
                 wire_answer::Answer::Prompts { .. } => return Err(out_of_turn()),
                 wire_answer::Answer::Accept { .. } if follows.is_some() => {
-                    return Err(theirs_is_wrong(Malformed(
+                    return Err(invalid_server_message(Malformed(
                         "it accepted a command that it had not received",
                     )));
                 }
                 wire_answer::Answer::Accept { proof, texts } => break (proof, texts),
             }
-            let within = line.within(talk.is_login());
+            let within = line.within(conversation.is_login());
             let record = line.receive(Kind::Sealed, within)?;
             let mut sealed = match line.envelope(record, Kind::Sealed)? {
                 Said::Denied(reference) => return Ok(Answer::Denied(reference)),
                 Said::Due(content) => content.to_vec(),
             };
-            let text = opener.open(&mut sealed).map_err(theirs_is_wrong)?;
-            answer = wire_answer::Answer::decode(text).map_err(theirs_is_wrong)?;
+            let text = opener.open(&mut sealed).map_err(invalid_server_message)?;
+            answer = wire_answer::Answer::decode(text).map_err(invalid_server_message)?;
             talked = true;
         };
         if talked {
@@ -265,11 +267,11 @@ impl<'a> Greeted<'a> {
             (Some(_), None) | (None, Some(_)) => false,
         };
         if !right {
-            return Err(theirs_is_wrong(Malformed(
+            return Err(invalid_server_message(Malformed(
                 "its proof does not match our cookie",
             )));
         }
-        talk.welcome(&texts);
+        conversation.welcome(&texts);
         Ok(Answer::Accepted(Box::new(Accepted {
             socket: line.socket,
             jump: line.jump,
@@ -322,13 +324,13 @@ impl Line {
                 if e.kind() == std::io::ErrorKind::TimedOut {
                     self.silent(due, within)
                 } else {
-                    Fault::new(plainly(&e))
+                    Fault::new(text_without_number(&e))
                 }
             })?;
             match self.inbox.fill(&mut self.socket) {
                 Ok(ReadOutcome::Bytes(_) | ReadOutcome::Nothing) => {}
                 Ok(ReadOutcome::Closed) => return Err(self.hung_up(due, "closed the connection")),
-                Err(e) => return Err(self.hung_up(due, &plainly(&e))),
+                Err(e) => return Err(self.hung_up(due, &text_without_number(&e))),
             }
         }
     }
@@ -353,11 +355,11 @@ impl Line {
     fn envelope(&self, record: Range<usize>, due: Kind) -> Result<Said<'_>, Fault> {
         let bytes = self.inbox.bytes(record);
         let Envelope { kind, content } =
-            record::parse(bytes, &[due, Kind::Denied]).map_err(theirs_is_wrong)?;
+            record::parse(bytes, &[due, Kind::Denied]).map_err(invalid_server_message)?;
         if kind == Kind::Denied {
             return answer::parse_denied(content)
                 .map(Said::Denied)
-                .map_err(theirs_is_wrong);
+                .map_err(invalid_server_message);
         }
         Ok(Said::Due(content))
     }
@@ -381,7 +383,7 @@ impl Line {
                         Fault::new(format!("{} stopped reading the request", self.peer))
                     })?;
                 }
-                Err(e) => return Err(self.hung_up(Kind::Answer, &plainly(&e))),
+                Err(e) => return Err(self.hung_up(Kind::Answer, &text_without_number(&e))),
             }
         }
         Ok(())
@@ -436,10 +438,10 @@ fn ours(e: Malformed) -> Fault {
 }
 
 fn out_of_turn() -> Fault {
-    theirs_is_wrong(Malformed("it asks for answers out of turn"))
+    invalid_server_message(Malformed("it asks for answers out of turn"))
 }
 
-fn theirs_is_wrong(e: Malformed) -> Fault {
+fn invalid_server_message(e: Malformed) -> Fault {
     Fault::new(format!(
         "the answer is not from the host whose key is pinned ({e})"
     ))

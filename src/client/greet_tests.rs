@@ -26,15 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
     /// It has received the ClientHello.
-    Asked,
+    AfterHello,
     /// It has received the command that it asked for.
-    Told,
+    AfterCommand,
     /// It asked for the command, and reads nothing of it.
-    Deaf,
+    NotReading,
 }
 
 /// Returns the next record of a client.
-fn hear(socket: &mut TcpStream) -> Vec<u8> {
+fn read_record(socket: &mut TcpStream) -> Vec<u8> {
     let mut record = vec![0; LENGTH_BYTES];
     socket.read_exact(&mut record).unwrap();
     let body = usize::from(u16::from_be_bytes([record[0], record[1]]));
@@ -46,7 +46,7 @@ fn hear(socket: &mut TcpStream) -> Vec<u8> {
 /// Acts as a host until it becomes silent. Returns the connection, still open.
 fn host(listener: &TcpListener, key: &KeyPair, until: Until) -> TcpStream {
     let (mut socket, _) = listener.accept().unwrap();
-    let hello = hear(&mut socket);
+    let hello = read_record(&mut socket);
     let server_hello = ServerHello {
         version: VERSION,
         suite: Suite::preferred()[0],
@@ -57,8 +57,8 @@ fn host(listener: &TcpListener, key: &KeyPair, until: Until) -> TcpStream {
     let suite = server_hello.suite;
     let server_hello = server_hello.compose().unwrap();
     socket.write_all(&server_hello).unwrap();
-    let record = hear(&mut socket);
-    if until == Until::Asked {
+    let record = read_record(&mut socket);
+    if until == Until::AfterHello {
         return socket;
     }
     let message = record::parse(&record, &[Kind::ClientHello]).unwrap();
@@ -68,8 +68,8 @@ fn host(listener: &TcpListener, key: &KeyPair, until: Until) -> TcpStream {
     let (message, _keys) = opened.unwrap().responder.message_2(&asks).unwrap();
     let record = record::compose(Kind::Answer, &message).unwrap();
     socket.write_all(&record).unwrap();
-    if until == Until::Told {
-        hear(&mut socket);
+    if until == Until::AfterCommand {
+        read_record(&mut socket);
     }
     socket
 }
@@ -108,12 +108,18 @@ fn ask(until: Until, command: usize) -> String {
                 linger: None,
             },
             request: b"request".to_vec(),
-            follows: (until != Until::Asked).then(|| vec![b'x'; command]),
+            follows: (until != Until::AfterHello).then(|| vec![b'x'; command]),
         };
         let reporter = Reporter::new(false);
-        let mut talk = Talk::new(&reporter, Door::by_the_way("hostb", String::new(), false));
+        let mut conversation =
+            Conversation::new(&reporter, Door::by_the_way("hostb", String::new(), false));
         let auth_method = AuthMethod::Hash(who);
-        let answer = greeted.ask(auth_method, &question, Prepared::default(), &mut talk);
+        let answer = greeted.ask(
+            auth_method,
+            &question,
+            Prepared::default(),
+            &mut conversation,
+        );
         tell.send(answer.err().map(|e| e.to_string())).unwrap();
     });
     let held = host(&listener, &host_key, until);
@@ -125,18 +131,18 @@ fn ask(until: Until, command: usize) -> String {
 
 #[test]
 fn missing_answer_times_out() {
-    let said = ask(Until::Asked, 0);
+    let said = ask(Until::AfterHello, 0);
     assert_eq!(said, "HOST: no answer to the request came within 1 s");
 }
 
 #[test]
 fn missing_answer_after_the_command_times_out() {
-    let said = ask(Until::Told, COMMAND_PIECE);
+    let said = ask(Until::AfterCommand, COMMAND_PIECE);
     assert_eq!(said, "HOST: no answer to the request came within 1 s");
 }
 
 #[test]
 fn host_that_does_not_read_the_command_times_out() {
-    let said = ask(Until::Deaf, 1 << 20);
+    let said = ask(Until::NotReading, 1 << 20);
     assert_eq!(said, "HOST stopped reading the request");
 }

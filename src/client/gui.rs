@@ -10,7 +10,8 @@ use std::num::NonZeroU16;
 use super::asker::Asker;
 use super::auth_method::{AuthMethod, Question};
 use super::call::Call;
-use super::denied::{denied, denied_because, denied_unasked};
+use super::conversation::Conversation;
+use super::denied::{denied, denied_because, denied_without_prompt};
 use super::dial::{Dialing, Times};
 use super::door::Door;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
@@ -18,7 +19,6 @@ use super::meet::{self, Met};
 use super::messages::{self, Reporter};
 use super::route::{self, Places, Route};
 use super::signer::{self, LocalSigner};
-use super::talk::Talk;
 use super::values::Display;
 use super::{Own, enrol, outcome, pump, request};
 use crate::config::hostinfo::Method;
@@ -60,7 +60,7 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         by_cookie(call, &places, &route, asked, &mut asker, reporter)?
     } else {
         if inherited && route.is_listed() && paths.is_anothers() {
-            asker.would_not_ask(signer::none(paths, &call.host));
+            asker.note_missing(signer::none(paths, &call.host));
         }
         by_password(call, &places, &route, &question, &mut asker, reporter)?
     };
@@ -123,11 +123,13 @@ fn by_cookie(
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&paths.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello)?;
         let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
-        let mut talk = Talk::new(reporter, door).for_a_person().with_login(asker);
-        match greeted.ask(auth_method, question, prepared, &mut talk)? {
+        let mut conversation = Conversation::new(reporter, door)
+            .interactive()
+            .with_login(asker);
+        match greeted.ask(auth_method, question, prepared, &mut conversation)? {
             Answer::Accepted(accepted) => return Ok(*accepted),
             Answer::Denied(denied) => {
-                let asked = talk.asked();
+                let asked = conversation.asked();
                 if let Some(by @ (Asks::Name | Asks::Activation)) = asked {
                     let why = enrol::refused_behind(by);
                     return Err(denied_because(&call.host, denied, why));
@@ -186,22 +188,22 @@ fn by_password(
             messages::fault(Some(&call.host), why);
         }
     };
-    let mut talk = Talk::new(reporter, door).for_a_person();
-    talk = talk.with_login(asker).once_authenticated(&mut pin);
+    let mut conversation = Conversation::new(reporter, door).interactive();
+    conversation = conversation.with_login(asker).once_authenticated(&mut pin);
     let auth_method = AuthMethod::Password(&machine, &key);
-    let answer = greeted.ask(auth_method, question, prepared, &mut talk);
+    let answer = greeted.ask(auth_method, question, prepared, &mut conversation);
     match answer.inspect_err(|_| tell_otherwise())? {
         Answer::Accepted(accepted) => Ok(*accepted),
         Answer::Denied(reference) => {
             tell_otherwise();
             // The host tells no cause, but we know how far the conversation went.
-            let why = match talk.asked() {
+            let why = match conversation.asked() {
                 Some(Asks::Login) => "wrong password, or no such user or application",
                 Some(by) => enrol::refused_behind(by),
                 None => {
                     let id = keys::fingerprint(&machine.public);
                     let note = enrol::not_pinned(is_new);
-                    return Err(denied_unasked(&call.host, reference, &id, note));
+                    return Err(denied_without_prompt(&call.host, reference, &id, note));
                 }
             };
             Err(denied_because(&call.host, reference, why))

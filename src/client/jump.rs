@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::call::{Call, ConnectTime, Family};
 use super::dial::{Dialed, IS_IT_THERE, REFUSED};
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::route::Route;
 use super::values::KEEP_ALIVE;
 use crate::fault::Fault;
@@ -143,7 +143,7 @@ impl Jumping {
     /// The child has ended already; the fault gives the reason.
     pub(super) fn finish(mut self, hello: &[u8]) -> Result<Dialed, Fault> {
         if let Err(e) = self.socket.write_all(hello) {
-            let words = format!("{}: {}", self.peer, plainly(&e));
+            let words = format!("{}: {}", self.peer, text_without_number(&e));
             return Err(self.jump.failure().unwrap_or_else(|| Fault::new(words)));
         }
         let Self {

@@ -140,14 +140,14 @@ fn check_key(
         Fault::of(
             &file,
             format!(
-                "no key is pinned for {name}, which shows {} (fingerprint {}): {e}. Compare that with what \
-                 \"cosadm check\" on that host prints for host.key; then call it once at a terminal, \
-                 or add the line \"{name} {}\"",
-                key.to_hex(),
-                keys::fingerprint(key),
-                key.to_hex()
+                "no key is pinned for {name}, which shows the fingerprint {}: {e}",
+                keys::fingerprint(key)
             ),
         )
+        .with_remedy(format!(
+            "if \"cosadm check\" on that host prints this fingerprint, add the line: {name} {}",
+            key.to_hex()
+        ))
     })?;
     if !agreed {
         return Err(Fault::new("its key was rejected; nothing was sent"));

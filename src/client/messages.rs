@@ -64,7 +64,7 @@ impl Reporter {
         if !self.verbose {
             return;
         }
-        if can_speak() {
+        if stderr_takes_a_line() {
             let ms = self.begun.elapsed().as_micros();
             let (whole, part) = (ms / 1000, ms % 1000);
             line(&format!("cos: {whole}.{part:03} ms: {}", words()));
@@ -74,31 +74,31 @@ impl Reporter {
 
 /// Prints the one line of a failure: `cos: HOST: what is wrong`. Characters that could control a
 /// terminal or deceive its reader are shown as `?`: part of the text may come from another host.
-pub fn complain(host: Option<&str>, words: &str) {
+pub fn print_error(host: Option<&str>, words: &str) {
     let host = host.map_or_else(String::new, |h| format!("{h}: "));
     line(&format!("cos: {host}{words}"));
 }
 
 /// Prints a fault of ours, and its remedy on lines of its own.
 pub fn fault(host: Option<&str>, fault: &Fault) {
-    complain(host, &fault.to_string());
+    print_error(host, &fault.to_string());
     for line in fault.remedy().into_iter().flat_map(str::lines) {
-        complain(None, line);
+        print_error(None, line);
     }
 }
 
-/// As [`complain`], if standard error takes a line without a wait. Returns whether the line was
+/// As [`print_error`], if standard error takes a line without a wait. Returns whether the line was
 /// printed.
-pub fn complain_now(host: &str, words: &str) -> bool {
-    let said = can_speak();
+pub fn try_print_error(host: &str, words: &str) -> bool {
+    let said = stderr_takes_a_line();
     if said {
-        complain(Some(host), words);
+        print_error(Some(host), words);
     }
     said
 }
 
 /// Whether standard error takes a line now.
-fn can_speak() -> bool {
+fn stderr_takes_a_line() -> bool {
     if LOG.get().is_some() {
         return true;
     }

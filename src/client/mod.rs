@@ -15,8 +15,8 @@
 //! - `reach` connects (by `dial`, from `source`, or by `jump` through other hosts).
 //! - `request` composes the request; `auth_method` authenticates us (by `signer`, for an ordinary
 //!   user).
-//! - `greet` sends the request; `talk` answers the host's questions (`door` those of the inner
-//!   door, `asker` those of PAM; `meet` gets agreement to the host's key).
+//! - `greet` sends the request; `conversation` answers the host's questions (`door` those of the
+//!   inner door, `asker` those of PAM; `meet` gets agreement to the host's key).
 //! - `denied` words a refusal.
 //! - `pump` carries the session to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`.
 //! - `messages` prints what the client itself reports.
@@ -29,6 +29,7 @@ pub mod auth_method;
 pub mod call;
 mod command;
 mod connect;
+pub mod conversation;
 mod denied;
 pub mod dial;
 pub mod door;
@@ -55,7 +56,6 @@ pub mod sink;
 mod source;
 mod ssh_options;
 pub mod stdio;
-pub mod talk;
 mod values;
 
 use std::env;
@@ -64,6 +64,7 @@ use std::path::Path;
 
 use auth_method::{AuthMethod, Credentials};
 use call::{Action, Call};
+use conversation::Conversation;
 use denied::{denied, denied_because};
 use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
@@ -74,7 +75,6 @@ use reach::Reach;
 use route::{Places, Route};
 use signer::LocalSigner;
 use stdio::Input;
-use talk::Talk;
 
 use crate::config::hostinfo::Method;
 use crate::config::name::HostName;
@@ -219,7 +219,7 @@ fn outcome(ended: Ended, call: &Call, reporter: &Reporter) -> Result<u8, Fault> 
                 End::NotStarted(why) => return Err(Fault::new(why)),
             };
             if cut_off {
-                messages::complain(Some(&call.host), CUT_OFF);
+                messages::print_error(Some(&call.host), CUT_OFF);
                 messages::line(CUT_OFF_REMEDY);
             }
             Ok(status)
@@ -260,11 +260,11 @@ fn connect(
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&paths.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello)?;
         reporter.step(|| format!("hello, suite {:?}", greeted.suite()));
-        let mut talk = Talk::new(
+        let mut conversation = Conversation::new(
             reporter,
             Door::by_the_way(&call.host, call.enrolment(), !call.batch),
         );
-        match greeted.ask(auth_method, &question, prepared, &mut talk)? {
+        match greeted.ask(auth_method, &question, prepared, &mut conversation)? {
             Answer::Accepted(accepted) => {
                 reporter.step(|| own.accepted());
                 return Ok(*accepted);
@@ -272,7 +272,7 @@ fn connect(
             Answer::Denied(reference) => {
                 reporter.step(|| format!("denied, reference {}", reference.to_hex()));
                 // The host asked, so the cookie was right. Do not ask the user again.
-                if let Some(by) = talk.asked() {
+                if let Some(by) = conversation.asked() {
                     let why = enrol::refused_behind(by);
                     return Err(denied_because(&call.host, reference, why));
                 }

@@ -20,7 +20,7 @@ use nix::fcntl::OFlag;
 
 use super::greet::Accepted;
 use super::inbox::{Inbox, ReadOutcome, is_for_later};
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::messages;
 use super::outbox::Outbox;
 use super::signals::{SignalReceiver, Signals, Verdict};
@@ -65,7 +65,7 @@ struct Pump<'a> {
     /// Since when a deadline has passed while earlier data is still read.
     overdue: Option<Instant>,
     /// The server takes no more; what it still sends is read.
-    deaf: bool,
+    sending_ended: bool,
     input: Option<Input>,
     /// Input that the command no longer reads.
     unread: Option<Input>,
@@ -98,7 +98,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         is_watched: false,
         looked: Instant::now(),
         overdue: None,
-        deaf: false,
+        sending_ended: false,
         input: (!no_input).then(Input::default),
         unread: None,
         allowance: Allowance::default(),
@@ -118,7 +118,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
     }
     let outcome = pump.run();
     for note in pump.notes {
-        messages::complain(Some(host), &note);
+        messages::print_error(Some(host), &note);
     }
     outcome
 }
@@ -161,8 +161,8 @@ impl Pump<'_> {
     /// Shuts the connection down after the end. The server need not wait until our output's reader
     /// has taken the rest.
     fn hang_up_after_the_end(&mut self) {
-        if self.end.is_some() && !self.deaf {
-            self.deaf = true;
+        if self.end.is_some() && !self.sending_ended {
+            self.sending_ended = true;
             let _ = self.socket.shutdown(Shutdown::Both);
         }
     }
@@ -171,7 +171,7 @@ impl Pump<'_> {
     fn receive(&mut self) -> Result<(), Fault> {
         match self.inbox.fill(&mut self.socket) {
             Ok(ReadOutcome::Bytes(_)) => {
-                self.receiver.heard(Instant::now());
+                self.receiver.server_answered(Instant::now());
                 self.take_in()
             }
             Ok(ReadOutcome::Nothing) => Ok(()),
@@ -214,7 +214,7 @@ impl Pump<'_> {
                     return Err(broken(Malformed("a record that a server does not send")));
                 }
             };
-            self.obey(said)?;
+            self.handle_message(said)?;
         }
         // In the order of arrival, as far as two descriptors can preserve it.
         for run in data.chunk_by(|(a, _), (b, _)| a == b) {
@@ -225,7 +225,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    fn obey(&mut self, said: Said) -> Result<(), Fault> {
+    fn handle_message(&mut self, said: Said) -> Result<(), Fault> {
         match said {
             Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
             Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),
@@ -298,12 +298,12 @@ impl Pump<'_> {
             }
             Err(e) if is_for_later(&e) => Ok(()),
             Err(e) if is_of_the_stream(input.as_fd(), OFlag::O_RDONLY, &e) => {
-                self.note(format!("standard input: {}", plainly(&e)));
+                self.note(format!("standard input: {}", text_without_number(&e)));
                 self.input = None;
                 self.messages(&Message::Eof(Stream::Main))
             }
             // Ending the input here would tell the command that it had all of it.
-            Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
+            Err(e) => Err(Fault::new(text_without_number(&e)).while_doing("standard input")),
         }
     }
 
@@ -333,7 +333,7 @@ impl Pump<'_> {
     }
 
     fn messages(&mut self, message: &Message<'_>) -> Result<(), Fault> {
-        if self.deaf {
+        if self.sending_ended {
             return Ok(());
         }
         self.outbox.add(message).map_err(broken)
@@ -342,7 +342,7 @@ impl Pump<'_> {
     /// Sends what waits. If the server is gone, it may still have sent the end before: reading will
     /// show.
     fn flush(&mut self) -> Result<(), Fault> {
-        if self.deaf || self.end.is_some() {
+        if self.sending_ended || self.end.is_some() {
             return Ok(());
         }
         self.is_watched |= !self.outbox.is_empty();
@@ -350,9 +350,9 @@ impl Pump<'_> {
             return Ok(());
         };
         if !e.raw_os_error().map(Errno::from_raw).is_some_and(is_lost) {
-            return Err(Fault::new(plainly(&e)).while_doing("sending"));
+            return Err(Fault::new(text_without_number(&e)).while_doing("sending"));
         }
-        self.deaf = true;
+        self.sending_ended = true;
         self.input = None;
         // A server that still exists learns that nothing more comes, and hangs up.
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -362,7 +362,7 @@ impl Pump<'_> {
 
     /// Shows the user a line, at the latest at the end.
     fn note(&mut self, words: String) {
-        if !messages::complain_now(self.host, &words) {
+        if !messages::try_print_error(self.host, &words) {
             self.notes.push(words);
         }
     }
@@ -396,13 +396,11 @@ enum Said {
 }
 
 fn closed() -> Fault {
-    Fault::new(
-        "the connection was closed before the command's end, by the host or its administrator; the command is hung up",
-    )
+    Fault::new("the host or its administrator closed the connection before the command's end")
 }
 
 fn connection(e: &io::Error) -> Fault {
-    Fault::new(plainly(e)).while_doing("the connection broke")
+    Fault::new(text_without_number(e)).while_doing("the connection broke")
 }
 
 fn broken(e: Malformed) -> Fault {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use super::call::{Call, Family};
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use crate::config::address::Address;
 use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
@@ -74,14 +74,15 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
         return Ok((own, route));
     };
     let words = format!(
-        "{} is in neither {} nor {}; add it to the first, or as root to the second, by `cosadm host join FILE`, \
-         with an invitation from its administrator",
+        "{} is in neither {} nor {}",
         call.host,
         own.table.hostinfo().display(),
         system.table.hostinfo().display()
     );
     let found = search([Some(own.clone()), Some(system)], &call.host)?;
-    found.ok_or_else(|| or_by_ssh(call, &own.table, Fault::new(words)))
+    let fault =
+        Fault::new(words).with_remedy("to add it, with its invitation card: cosadm host join FILE");
+    found.ok_or_else(|| or_by_ssh(call, &own.table, fault))
 }
 
 /// Adds how to reach the host by ssh(1), if the program was called as ssh. Before cosserver, ssh(1)
@@ -260,7 +261,13 @@ impl Route {
         let listed = self.listed_addresses(call);
         let with_port = |a: Address| {
             let address = a.with_port(port);
-            address.map_err(|e| Fault::new(format!("no interface {}: {}", a.zone(), plainly(&e))))
+            address.map_err(|e| {
+                Fault::new(format!(
+                    "no interface {}: {}",
+                    a.zone(),
+                    text_without_number(&e)
+                ))
+            })
         };
         let listed: Result<Vec<SocketAddr>, Fault> = listed.into_iter().map(with_port).collect();
         let mut all = listed?;

@@ -13,7 +13,7 @@ use crate::protocol::stream::Signal;
 use crate::sys::client_signals::is_ignored;
 
 /// How long a server that has not answered a signal may be silent.
-const UNHEARD: Duration = Duration::from_secs(5);
+const SIGNAL_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a command may continue after HUP or TERM.
 const UNENDED: Duration = Duration::from_secs(60);
 /// Signals of one kind within this time count as one.
@@ -129,7 +129,7 @@ pub struct SignalReceiver {
 
 impl SignalReceiver {
     /// Records that the server has sent something.
-    pub fn heard(&mut self, now: Instant) {
+    pub fn server_answered(&mut self, now: Instant) {
         if let Some(since) = &mut self.silent_since {
             *since = now;
         }
@@ -166,7 +166,9 @@ impl SignalReceiver {
 
     /// Returns when and why the client ends by itself, unless something happens before.
     pub fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let silence = self.silent_since.and_then(|at| at.checked_add(UNHEARD));
+        let silence = self
+            .silent_since
+            .and_then(|at| at.checked_add(SIGNAL_ANSWER_WITHIN));
         let end = self.ending.and_then(|(_, at)| at.checked_add(UNENDED));
         let silence = silence.map(|at| (at, SILENT));
         silence
@@ -212,13 +214,19 @@ mod tests {
             let mut receiver = SignalReceiver::default();
             assert_eq!(receiver.deadline(), None);
             assert_eq!(receiver.take(signal, begin), Verdict::Send);
-            assert_eq!(receiver.deadline(), Some((begin + UNHEARD, SILENT)));
+            assert_eq!(
+                receiver.deadline(),
+                Some((begin + SIGNAL_ANSWER_WITHIN, SILENT))
+            );
             // Another signal does not extend the time.
             let _ = receiver.take(Signal::Interrupt, begin + SECOND);
-            assert_eq!(receiver.deadline(), Some((begin + UNHEARD, SILENT)));
+            assert_eq!(
+                receiver.deadline(),
+                Some((begin + SIGNAL_ANSWER_WITHIN, SILENT))
+            );
             // Data does.
-            receiver.heard(begin + 2 * SECOND);
-            let silent = Some((begin + 2 * SECOND + UNHEARD, SILENT));
+            receiver.server_answered(begin + 2 * SECOND);
+            let silent = Some((begin + 2 * SECOND + SIGNAL_ANSWER_WITHIN, SILENT));
             assert_eq!(receiver.deadline(), silent);
         }
     }
@@ -232,7 +240,7 @@ mod tests {
             let mut at = begin;
             while at < begin + UNENDED {
                 at += SECOND;
-                receiver.heard(at);
+                receiver.server_answered(at);
             }
             assert_eq!(receiver.deadline(), Some((begin + UNENDED, RUNS_ON)));
             // The same limit applies to a server that answers.

@@ -89,7 +89,7 @@ impl LocalSigner {
         let message = ask.encode().map_err(|m| Fault::new(m.to_string()))?;
         let reply = match self.until_signed(&message) {
             Ok(reply) => reply,
-            Err(e) => match (program(&self.paths), nobody_listens(&e)) {
+            Err(e) => match (program(&self.paths), is_not_listening(&e)) {
                 (Some(program), true) => client_exec::ask(&program, &message, MESSAGE)
                     .map_err(|e| Fault::of(&program, e))?,
                 (None, true) => return Err(self.no_signer()),
@@ -177,7 +177,7 @@ fn is_hang_up(e: &io::Error) -> bool {
     )
 }
 
-fn nobody_listens(e: &io::Error) -> bool {
+fn is_not_listening(e: &io::Error) -> bool {
     matches!(
         e.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused

@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use super::stdio::{Output, Which, is_of_the_stream};
 use crate::fault::Fault;
 use crate::protocol::Malformed;
@@ -139,7 +139,7 @@ impl Sink {
                 // A failure of standard error cannot be reported there. As with ssh, the command
                 // continues without it.
                 if self.stream == Stream::Main && !gone.contains(&e.kind()) {
-                    let fault = Fault::new(plainly(&e)).while_doing("standard output");
+                    let fault = Fault::new(text_without_number(&e)).while_doing("standard output");
                     if is_of_the_stream(self.output.as_fd(), OFlag::O_WRONLY, &e) {
                         outcome.note = Some(fault.to_string());
                     } else {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use nix::ifaddrs::getifaddrs;
 
 use super::call::Source;
-use super::io_error::plainly;
+use super::io_error::text_without_number;
 use crate::fault::Fault;
 
 /// Returns the addresses to connect from, the best of each family first; none if no source was
@@ -25,7 +25,7 @@ pub(super) fn addresses(source: &Source) -> Result<Vec<SocketAddr>, Fault> {
 fn of_address(text: &str) -> Result<Vec<SocketAddr>, Fault> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     let found = (bare.unwrap_or(text), 0).to_socket_addrs();
-    let found = found.map_err(|e| Fault::new(format!("-b {text}: {}", plainly(&e))))?;
+    let found = found.map_err(|e| Fault::new(format!("-b {text}: {}", text_without_number(&e))))?;
     Ok(found.collect())
 }
 

@@ -142,7 +142,7 @@ const ACTING: [&str; 19] = [
 
 /// The other keys that ssh_config(5) has or had, including those that distributions add, in lower
 /// case.
-const PASSED_OVER: &str = " addkeystoagent afstokenpassing canonicaldomains \
+const IGNORED_KEYS: &str = " addkeystoagent afstokenpassing canonicaldomains \
  canonicalizefallbacklocal canonicalizehostname canonicalizemaxdots canonicalizepermittedcnames \
  casignaturealgorithms certificatefile challengeresponseauthentication channeltimeout checkhostip \
  cipher ciphers compression compressionlevel connectionattempts controlmaster controlpath \
@@ -239,7 +239,7 @@ pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
             "-o {name}: no other program makes the connection; use -J HOST"
         )),
         "loglevel" | "tunnel" | "proxycommand" => Setting::PassedOver,
-        known if PASSED_OVER.split(' ').any(|word| word == known) => Setting::PassedOver,
+        known if IGNORED_KEYS.split(' ').any(|word| word == known) => Setting::PassedOver,
         _ => {
             let meant = did_you_mean(key, ACTING.into_iter().chain(OURS));
             Setting::Unknown(

@@ -231,7 +231,7 @@ impl Output {
         let written = written?;
         self.backlog.take(written);
         if self.backlog.is_empty() {
-            self.backlog.give_back();
+            self.backlog.free_unused();
         }
         Ok(written)
     }

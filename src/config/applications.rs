@@ -66,7 +66,7 @@ pub struct Application {
     /// The program and its arguments.
     pub command: Vec<String>,
     /// The users who may start it.
-    pub users: Vec<Who>,
+    pub users: Vec<AllowedUser>,
     /// Whether the caller may add arguments.
     pub arguments: bool,
     /// Whether remote GUI login may start it.
@@ -77,29 +77,29 @@ pub struct Application {
 
 /// One item of `users`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
+pub enum AllowedUser {
     /// Every user except root, which must be named.
-    Everybody,
+    Anyone,
     /// This user.
     User(UserName),
     /// Every member of this group.
     Group(UserName),
 }
 
-impl Who {
+impl AllowedUser {
     fn parse(text: &str) -> Result<Self, Fault> {
         match text.strip_prefix('@') {
-            _ if text == "*" => Ok(Self::Everybody),
+            _ if text == "*" => Ok(Self::Anyone),
             Some(group) => UserName::parse(group).map(Self::Group),
             None => UserName::parse(text).map(Self::User),
         }
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for AllowedUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Everybody => f.write_str("*"),
+            Self::Anyone => f.write_str("*"),
             Self::User(user) => f.write_str(user.as_str()),
             Self::Group(group) => write!(f, "@{}", group.as_str()),
         }
@@ -127,10 +127,7 @@ impl Applications {
         let (name, _) = self.all().next()?;
         let trouble = pam_files::judge().err()?;
         Some(Fault::new(format!(
-            "there is a [gui.{name}], and {trouble}; \
-             make install puts one there, and there is one for each family of systems in \
-             /usr/local/share/doc/cosserver/examples/pam.d (DOCDIR= said where), and in etc/pam.d \
-             of the sources"
+            "there is a [gui.{name}], and {trouble}; make install puts one there"
         )))
     }
 
@@ -141,8 +138,8 @@ impl Applications {
             .values()
             .flat_map(|a| &a.users)
             .filter_map(|who| match who {
-                Who::Group(group) => Some(group.to_string()),
-                Who::Everybody | Who::User(_) => None,
+                AllowedUser::Group(group) => Some(group.to_string()),
+                AllowedUser::Anyone | AllowedUser::User(_) => None,
             })
             .collect();
         all.sort_unstable();
@@ -226,7 +223,7 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
                 let everybody = value.get_ref().as_str() == Some("*");
                 let everybody = everybody.then(|| vec!["*".to_owned()]);
                 let texts = everybody.or_else(|| texts(value)).ok_or_else(must_be)?;
-                let users: Result<_, _> = texts.iter().map(|t| Who::parse(t)).collect();
+                let users: Result<_, _> = texts.iter().map(|t| AllowedUser::parse(t)).collect();
                 application.users = users.map_err(|e| wrong(e.to_string()))?;
             }
             "arguments" => application.arguments = value.get_ref().as_bool().ok_or_else(must_be)?,

@@ -323,7 +323,7 @@ fn judge_file(about: &Metadata, me: u32, kind: Kind) -> Result<(), Unsafe> {
     }
     if kind == Kind::Secret && mode & 0o077 != 0 {
         return Err(Unsafe::File(format!(
-            "it is a secret and others can read it (mode {mode:04o}); chmod 600 makes it safe, but consider it known"
+            "it is a secret and others can read it (mode {mode:04o}); replace it, or chmod 600 it"
         )));
     }
     Ok(())

@@ -159,9 +159,8 @@ impl Daemon {
     pub fn without_its_user(&self) -> String {
         let user = &self.user;
         format!(
-            "there is no such user, so the daemon's processes that speak with the network run as nobody, \
-             beside whatever else does; this makes it: useradd --system --no-create-home \
-             --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
+            "there is no such user, so the network processes run as nobody; to create it: \
+             useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
         )
     }
 }

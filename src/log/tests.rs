@@ -39,13 +39,13 @@ impl Daemon {
     }
 
     /// Returns the next datagram.
-    fn hear(&self) -> String {
+    fn receive(&self) -> String {
         let mut bytes = [0; 4096];
         let n = self.socket.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..n].to_vec()).unwrap()
     }
 
-    fn has_heard_all(&self) {
+    fn has_received_all(&self) {
         self.socket.set_nonblocking(true).unwrap();
         let e = self.socket.recv(&mut [0; 16]).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::WouldBlock);
@@ -74,7 +74,7 @@ fn one_line_is_one_datagram_with_its_priority_and_our_number() {
         (Level::Debug, 87),
     ] {
         log.say(level, "denied", &[("host", &"a\n<0>b"), ("n", &7)]);
-        let said = daemon.hear();
+        let said = daemon.receive();
         assert_eq!(
             said,
             format!("<{priority}>{us}: denied host=\"a\\u{{a}}<0>b\" n=7")
@@ -82,12 +82,12 @@ fn one_line_is_one_datagram_with_its_priority_and_our_number() {
     }
     log.line(Level::Info, "listening on 127.0.0.1:9002");
     assert_eq!(
-        daemon.hear(),
+        daemon.receive(),
         format!("<86>{us}: listening on 127.0.0.1:9002")
     );
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
     log.say(Level::Debug, "denied", &[]);
-    daemon.has_heard_all();
+    daemon.has_received_all();
 }
 
 #[test]
@@ -97,12 +97,12 @@ fn restarted_syslog_daemon_loses_no_line() {
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
     for n in 0..3 {
         log.say(Level::Info, "end", &[("session", &n)]);
-        assert!(daemon.hear().ends_with(&format!(": end session={n}")));
+        assert!(daemon.receive().ends_with(&format!(": end session={n}")));
     }
     let daemon = Daemon::start(daemon.stop());
     log.say(Level::Info, "stopped", &[]);
-    assert!(daemon.hear().ends_with(": stopped"));
-    daemon.has_heard_all();
+    assert!(daemon.receive().ends_with(": stopped"));
+    daemon.has_received_all();
 }
 
 #[test]
@@ -135,17 +135,17 @@ fn lines_without_a_syslog_daemon_are_counted() {
     assert_eq!(syslog.dropped, 3);
     later(&mut syslog);
     syslog.write_all(b"four").unwrap();
-    assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=3");
-    assert_eq!(daemon.hear(), "four");
+    assert_eq!(daemon.receive(), "<84>cosserver: dropped lines=3");
+    assert_eq!(daemon.receive(), "four");
     // The daemon goes away, and comes back.
     let path = daemon.stop();
     syslog.write_all(b"five").unwrap();
     let daemon = Daemon::start(path);
     later(&mut syslog);
     syslog.write_all(b"six").unwrap();
-    assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=1");
-    assert_eq!(daemon.hear(), "six");
-    daemon.has_heard_all();
+    assert_eq!(daemon.receive(), "<84>cosserver: dropped lines=1");
+    assert_eq!(daemon.receive(), "six");
+    daemon.has_received_all();
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn unresponsive_syslog_daemon_does_not_block_logging() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path().join("log"));
     let mut syslog = Syslog::at(vec![daemon.path.clone()]);
-    let (tell, hear) = channel();
+    let (tell, receive) = channel();
     std::thread::spawn(move || {
         let mut sent = 0_u32;
         while syslog.dropped < 5 {
@@ -162,14 +162,14 @@ fn unresponsive_syslog_daemon_does_not_block_logging() {
         }
         tell.send((syslog, sent)).unwrap();
     });
-    let (mut syslog, sent) = hear.recv_timeout(PATIENCE).expect("it waits for room");
+    let (mut syslog, sent) = receive.recv_timeout(PATIENCE).expect("it waits for room");
     for _ in 0..sent - 5 {
-        assert_eq!(daemon.hear(), "line");
+        assert_eq!(daemon.receive(), "line");
     }
-    daemon.has_heard_all();
+    daemon.has_received_all();
     syslog.write_all(b"last").unwrap();
-    assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=5");
-    assert_eq!(daemon.hear(), "last");
+    assert_eq!(daemon.receive(), "<84>cosserver: dropped lines=5");
+    assert_eq!(daemon.receive(), "last");
     assert_eq!(syslog.dropped, 0);
 }
 
@@ -186,7 +186,7 @@ fn log_lines_of_one_user_are_rate_limited_without_affecting_others() {
     };
     let ahead = Instant::now() + PATIENCE;
     let say = |log: &mut Log, uid| {
-        log.say_of_user(uid, Level::Info, "signed", &[("uid", &uid)]);
+        log.log_limited_by_user(uid, Level::Info, "signed", &[("uid", &uid)]);
         begin(log, ahead);
     };
     for _ in 0..OF_ONE + 5 {
@@ -194,34 +194,34 @@ fn log_lines_of_one_user_are_rate_limited_without_affecting_others() {
     }
     say(&mut log, 1001);
     for uid in [vec![1000; OF_ONE as usize], vec![1001]].concat() {
-        assert!(daemon.hear().ends_with(&format!(": signed uid={uid}")));
+        assert!(daemon.receive().ends_with(&format!(": signed uid={uid}")));
     }
-    daemon.has_heard_all();
+    daemon.has_received_all();
     let second = Duration::from_secs(1);
     begin(&mut log, Instant::now().checked_sub(second).unwrap());
     say(&mut log, 1000);
     assert!(
         daemon
-            .hear()
+            .receive()
             .ends_with(": suppressed event=signed lines=5 uid=1000")
     );
-    assert!(daemon.hear().ends_with(": signed uid=1000"));
+    assert!(daemon.receive().ends_with(": signed uid=1000"));
     // A flood that ends is reported too.
     for _ in 1..OF_ONE + 2 {
         say(&mut log, 1000);
     }
     for _ in 1..OF_ONE {
-        assert!(daemon.hear().ends_with(": signed uid=1000"));
+        assert!(daemon.receive().ends_with(": signed uid=1000"));
     }
     assert!(log.deadline().is_some());
     log.tell_suppressed();
     assert!(
         daemon
-            .hear()
+            .receive()
             .ends_with(": suppressed event=signed lines=2 uid=1000")
     );
     assert_eq!(log.deadline(), None);
-    daemon.has_heard_all();
+    daemon.has_received_all();
     // A line below the log level does not count as suppressed.
     for _ in 0..2 * NOISE {
         log.log_ratelimited(Level::Debug, "asked", &[]);
@@ -231,7 +231,7 @@ fn log_lines_of_one_user_are_rate_limited_without_affecting_others() {
     let many = u32::try_from(USERS).unwrap();
     let mut log = Log::syslog_at(Vec::new(), Level::Info);
     for uid in 0..2 * many {
-        log.say_of_user(uid, Level::Info, "signed", &[]);
+        log.log_limited_by_user(uid, Level::Info, "signed", &[]);
         begin(&mut log, ahead);
     }
     assert!(log.users.len() <= USERS + 1);

@@ -108,7 +108,7 @@ impl Backlog {
     }
 
     /// Frees the unused memory.
-    pub fn give_back(&mut self) {
+    pub fn free_unused(&mut self) {
         self.spares = Vec::new();
         if self.is_empty() {
             self.pieces = VecDeque::new();
@@ -146,7 +146,7 @@ mod tests {
         }
         assert!(got == all);
         assert!(backlog.holds_spare());
-        backlog.give_back();
+        backlog.free_unused();
         assert!(!backlog.holds_spare());
         assert_eq!(backlog.pieces.capacity(), 0);
     }

@@ -48,7 +48,7 @@ impl Batch {
     }
 
     /// Frees the memory, if nothing is in it.
-    pub fn give_back(&mut self) {
+    pub fn free_unused(&mut self) {
         if self.is_sent() {
             self.places = Vec::new();
         }
@@ -142,7 +142,7 @@ mod tests {
             });
             batch.seal(&mut sealer, Stream::Error, n).unwrap();
             assert_eq!(batch.is_sent(), n == 0);
-            batch.give_back();
+            batch.free_unused();
             assert_eq!(batch.holds_memory(), n > 0);
 
             let (mut rest, mut got) = (batch.unsent().to_vec(), Vec::new());

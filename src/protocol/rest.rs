@@ -1,5 +1,5 @@
 //! What follows a ClientHello that cannot carry it: the words of a long command, or the words with
-//! the variables. The request has its digest and length, so the proof covers it (PROTOCOL 6.2).
+//! the variables. The request has its digest and length, so the proof covers it (PROTOCOL 11).
 //!
 //! Pure; used by the client, which packs, and the monitor, which unpacks.
 

@@ -33,7 +33,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Where the kernel knows of no distance, a grant's round trip below this does not count as
 /// distance either: scheduling of the processes takes as long.
-const TURNS: Duration = Duration::from_millis(8);
+const SCHEDULING_DELAY: Duration = Duration::from_millis(8);
 
 /// Where the kernel knows of no distance, this many grants must have shown one.
 const SHOWN: u32 = 8;
@@ -189,7 +189,9 @@ impl Window {
 
     /// Counts what arrives in a round trip, and computes the window that this needs.
     fn measure(&mut self, bytes: u32, now: Instant) {
-        let (least, shown) = self.kernels.map_or((TURNS, SHOWN), |_| (SHORTEST, 1));
+        let (least, shown) = self
+            .kernels
+            .map_or((SCHEDULING_DELAY, SHOWN), |_| (SHORTEST, 1));
         let of_grants = self.waited_for.filter(|_| self.waits >= shown);
         let round_trip = of_grants.or(self.kernels);
         let Some(round_trip) = round_trip.filter(|trip| *trip >= least) else {
@@ -271,7 +273,7 @@ impl Window {
     }
 
     /// Frees unused memory.
-    pub fn give_back(&mut self) {
+    pub fn free_unused(&mut self) {
         self.grants.shrink_to_fit();
     }
 

@@ -160,8 +160,7 @@ impl Doors {
         let (outer, inner) = (Outer::path(paths), Inner::path(paths, None));
         let told = |path: &Path, what: &str| {
             let init = paths.cosadm("init");
-            let words =
-                format!("{what}: put a copy back; or {init} makes a new one, which is empty");
+            let words = format!("{what}; {init} makes a new one, which is empty");
             Some(Fault::of(path, words))
         };
         if !outer.exists() {
@@ -261,7 +260,7 @@ impl Doors {
 
     fn look_once(&mut self, id: Id) -> Result<MachineStatus, Fault> {
         let outer = self.look_outer(&id)?;
-        self.look_on(id, outer)
+        self.look_inner(id, outer)
     }
 
     fn look_outer(&mut self, id: &Id) -> Result<Looked, Fault> {
@@ -277,11 +276,11 @@ impl Doors {
         if needs_inner(&outer) && outer.folder.is_some() {
             return None;
         }
-        self.look_on(id, outer).ok()
+        self.look_inner(id, outer).ok()
     }
 
     /// Returns the status of a machine, given the outer door's answer.
-    fn look_on(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
+    fn look_inner(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
         let (state, settings, pending) = if needs_inner(&outer) {
             let path = Inner::path(&self.paths, outer.folder.as_deref());
             let looked = self.inner(outer.folder.clone()).look(&id);
@@ -323,7 +322,7 @@ impl Doors {
     pub fn introduce(&mut self, id: Id, name: &Name, remote: bool) -> Result<bool, Fault> {
         let introduced = self.writing(&id)?.1.introduce(&id, name, remote)?;
         if introduced {
-            self.saw_first(id);
+            self.record_first_visit(id);
         }
         Ok(introduced)
     }
@@ -337,7 +336,7 @@ impl Doors {
     }
 
     /// Records the visit that has registered a machine.
-    fn saw_first(&self, id: Id) {
+    fn record_first_visit(&self, id: Id) {
         // Its next visit is to be recorded then, and reports why that fails.
         let _ = self.seen.saw(&id);
     }
@@ -352,7 +351,7 @@ impl Doors {
         name: Name,
         remote: bool,
     ) -> Result<RegistrationOutcome, Fault> {
-        self.lodge(id, ENDED, |inner, still| {
+        self.register_if_open(id, ENDED, |inner, still| {
             inner.register(&id, &name, remote, still)
         })
     }
@@ -369,14 +368,14 @@ impl Doors {
         otherwise: &Name,
         remote: bool,
     ) -> Result<RegistrationOutcome, Fault> {
-        self.lodge(id, WRONG, |inner, still| {
+        self.register_if_open(id, WRONG, |inner, still| {
             inner.activate(&id, password, otherwise, remote, still)
         })
     }
 
     /// Registers a machine if the outer door is open to it. This is checked again once the write
     /// lock is held, because hashing takes time and so may other writers.
-    fn lodge(
+    fn register_if_open(
         &mut self,
         id: Id,
         otherwise: &'static str,
@@ -395,7 +394,7 @@ impl Doors {
         })?;
         Ok(match name {
             Some(name) => {
-                self.saw_first(id);
+                self.record_first_visit(id);
                 RegistrationOutcome::Registered(AdmissionPass::registered(id), name)
             }
             None if is_open => RegistrationOutcome::Wrong(otherwise),

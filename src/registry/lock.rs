@@ -87,7 +87,7 @@ impl Lock {
                     }
                     return Ok(Self { _file: file, _own });
                 }
-                if !taken && locks::holder(&file, EDITOR).map_err(failed)? != Holder::Nobody {
+                if !taken && locks::holder(&file, EDITOR).map_err(failed)? != Holder::NoOther {
                     let words = "cosadm edit holds it; nothing was changed: end that editor first";
                     return Err(Fault::of(of, words));
                 }

@@ -53,7 +53,7 @@ fn parse_begin(message: &[u8]) -> Option<(PathBuf, bool)> {
 
 /// Runs the registry worker until the monitor ends or the inner door is moved.
 pub fn main() -> u8 {
-    process::set_name("cos: door");
+    process::set_name("cos: registry");
     process::keep_private();
     memory::keep_small();
     process::ends_with_parent(true);

@@ -375,19 +375,19 @@ fn a_visit_does_not_rewrite_the_registry() {
 #[test]
 fn restored_copy_in_the_same_file_is_read() {
     let (scratch, mut doors, mut outer, _) = host();
-    let mut glance = Doors::here(&scratch.paths());
+    let mut reader_here = Doors::here(&scratch.paths());
     let path = Outer::path(&scratch.paths());
     let copy = std::fs::read(&path).unwrap();
     outer.put(List::Exclude, &id(1), "").unwrap();
     assert!(doors.look(id(1)).unwrap().excluded);
-    assert!(glance.look_here(id(1)).unwrap().excluded);
+    assert!(reader_here.look_here(id(1)).unwrap().excluded);
     drop(outer);
     std::fs::write(&path, copy).unwrap();
     let mut outer = Outer::open(&scratch.paths()).unwrap();
     outer.put(List::Exclude, &id(2), "").unwrap();
     for n in [1, 2] {
         assert_eq!(doors.look(id(n)).unwrap().excluded, n == 2);
-        assert_eq!(glance.look_here(id(n)).unwrap().excluded, n == 2);
+        assert_eq!(reader_here.look_here(id(n)).unwrap().excluded, n == 2);
     }
 }
 

@@ -311,8 +311,7 @@ impl Format {
             return Ok(());
         }
         Err(format!(
-            "it was written by another version of cosserver (form {version}, and this program \
-             knows {VERSION}); nothing was changed: install that version again"
+            "it was written by another version of cosserver (form {version}; this one has form {VERSION})"
         ))
     }
 }

@@ -159,7 +159,7 @@ fn parse_local(line: &str, wanted: &str) -> Option<Account> {
 }
 
 /// Returns whether NSS finds users and groups only on this machine, according to `nsswitch.conf`.
-pub fn asks_nobody_else(nsswitch: &[u8]) -> bool {
+pub fn is_local_only(nsswitch: &[u8]) -> bool {
     const LOCAL: [&str; 5] = ["files", "compat", "db", "altfiles", "systemd"];
     let text = String::from_utf8_lossy(nsswitch);
     let lines = text
@@ -256,10 +256,10 @@ mod tests {
     fn a_directory_server_is_no_local_source() {
         let here =
             b"passwd: files systemd\ngroup:\tfiles [SUCCESS=merge] systemd # ldap\nhosts: dns\n";
-        assert!(asks_nobody_else(here));
-        assert!(asks_nobody_else(b""));
+        assert!(is_local_only(here));
+        assert!(is_local_only(b""));
         for far in ["passwd: files sss", "group: files ldap", "initgroups: nis"] {
-            assert!(!asks_nobody_else(far.as_bytes()), "{far}");
+            assert!(!is_local_only(far.as_bytes()), "{far}");
         }
     }
 

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 const BECAME: &str = "COS_BECAME";
 
 /// Returns whether this process was already this program and has executed it again.
-pub fn became_itself() -> bool {
+pub fn was_reexecuted() -> bool {
     std::env::var(BECAME).is_ok_and(|pid| pid == std::process::id().to_string())
 }
 

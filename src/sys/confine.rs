@@ -13,7 +13,7 @@ use nix::unistd::chdir;
 use super::id_number::IdNumber;
 use super::process;
 use super::rlimits;
-use super::sandbox::{self, become_alone, failed};
+use super::sandbox::{self, become_sole_identity, failed};
 
 /// The protections of a look-up process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,7 +71,7 @@ pub fn confine(user: Option<(IdNumber, IdNumber)>) -> Result<Confined, Fault> {
     }
     let mut confined = Confined::default();
     if let Some((uid, gid)) = user {
-        become_alone(uid, gid)?;
+        become_sole_identity(uid, gid)?;
         // The change of user has reset the dumpable flag to `fs.suid_dumpable`.
         process::keep_private();
         confined.user = true;
@@ -92,8 +92,8 @@ mod system {
     };
 
     use super::{Confined, calls};
+    use crate::sys::sandbox::missing_call;
     use crate::sys::sandbox::system::landlock_error;
-    use crate::sys::sandbox::taken_away;
 
     pub(super) fn confine(confined: &mut Confined) -> io::Result<()> {
         nix::sys::prctl::set_no_new_privs()?;
@@ -122,7 +122,7 @@ mod system {
         match status {
             Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Ok(landlock_error()),
             Ok(_) => Ok(0),
-            Err(e) => taken_away(&e).ok_or_else(|| io::Error::other(e)),
+            Err(e) => missing_call(&e).ok_or_else(|| io::Error::other(e)),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Numbers {
     ///
     /// # Errors
     /// The errors of `fork`.
-    pub fn taken_along<T>(&self, fork: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+    pub fn in_fork<T>(&self, fork: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
         self.pass_on(true)?;
         let forked = fork();
         self.pass_on(false)?;
@@ -167,7 +167,7 @@ fn run_forked(
     let status = match numbers.only_read().and_then(|()| fork()) {
         Ok(Some(_)) => 0,
         Ok(None) => {
-            super::process::settle_in(channel, None, OomPriority::Monitor);
+            super::process::init_process(channel, None, OomPriority::Monitor);
             run(numbers)
         }
         Err(e) => u8::try_from(e as i32).unwrap_or(u8::MAX),
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_daemon_in_the_background_takes_its_numbers_along() {
         let numbers = Numbers::new(NonZeroUsize::MIN).unwrap();
-        let Some(pid) = numbers.taken_along(crate::sys::job::fork_quietly).unwrap() else {
+        let Some(pid) = numbers.in_fork(crate::sys::job::fork_quietly).unwrap() else {
             numbers.set(0, 7);
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(0) }

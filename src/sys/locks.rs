@@ -19,7 +19,7 @@ use super::pidfd;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// No process, or this one.
-    Nobody,
+    NoOther,
     /// Another process, with this ID.
     Other(Pid),
     /// A process in another PID namespace, without a usable ID here.
@@ -48,7 +48,7 @@ pub fn release(file: impl AsFd, byte: u32) {
 /// # Errors
 /// The file system does not support locks.
 pub fn holder(file: impl AsFd, byte: u32) -> nix::Result<Holder> {
-    Ok(held(file, byte, 1)?.map_or(Holder::Nobody, |(_, holder)| holder))
+    Ok(held(file, byte, 1)?.map_or(Holder::NoOther, |(_, holder)| holder))
 }
 
 /// Returns one of `count` bytes that other processes hold, and its holder; `None`: they hold none
@@ -120,7 +120,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cos-locks-{}", std::process::id()));
         let file = std::fs::File::create_new(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let (tell, hear) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (tell, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
         let Some(child) = super::super::job::fork_quietly().unwrap() else {
             super::super::job::default_signals();
             let taken = take(&file, 7) == Ok(true);
@@ -130,23 +130,23 @@ mod tests {
             }
         };
         let mut byte = [0];
-        nix::unistd::read(&hear, &mut byte).unwrap();
+        nix::unistd::read(&receiver, &mut byte).unwrap();
         assert_eq!(byte, [1]);
         assert_eq!(take(&file, 7), Ok(false));
         assert_eq!(holder(&file, 7), Ok(Holder::Other(child)));
-        assert_eq!(holder(&file, 8), Ok(Holder::Nobody));
+        assert_eq!(holder(&file, 8), Ok(Holder::NoOther));
         let own = Some((7, Holder::Other(child)));
         assert_eq!((held(&file, 0, 8), held(&file, 7, 9)), (Ok(own), Ok(own)));
         assert_eq!((held(&file, 0, 7), held(&file, 8, 9)), (Ok(None), Ok(None)));
         assert_eq!(take(&file, 8), Ok(true));
         assert_eq!(
             holder(&file, 8),
-            Ok(Holder::Nobody),
+            Ok(Holder::NoOther),
             "our own is no obstacle"
         );
         nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
         nix::sys::wait::waitpid(child, None).unwrap();
-        assert_eq!(holder(&file, 7), Ok(Holder::Nobody));
+        assert_eq!(holder(&file, 7), Ok(Holder::NoOther));
         assert_eq!(take(&file, 7), Ok(true));
         release(&file, 7);
         assert!(uptime() > Duration::ZERO);

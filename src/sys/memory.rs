@@ -35,12 +35,12 @@ pub(super) const TUNABLES: &std::ffi::CStr =
 /// Counts objects that take memory, and detects when most of a large number are gone and the memory
 /// is worth returning.
 #[derive(Debug, Default)]
-pub struct Crowd {
+pub struct PeakCounter {
     now: std::sync::atomic::AtomicUsize,
     most: std::sync::atomic::AtomicUsize,
 }
 
-impl Crowd {
+impl PeakCounter {
     /// This many at once leave memory behind that is worth returning.
     const WORTH: usize = 64;
 

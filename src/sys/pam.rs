@@ -64,17 +64,17 @@ struct Pam {
     handle: *mut ffi::pam_handle_t,
     last: c_int,
     /// The target of the conversation's pointer; it must not move.
-    talker: *mut Talker,
+    talker: *mut ConversationData,
 }
 
-struct Talker(Box<dyn Converse>);
+struct ConversationData(Box<dyn Converse>);
 
 /// The most messages that a module may send at once.
 const AT_ONCE: usize = 32;
 
 impl Pam {
     fn start(service: &CStr, user: &CStr, converse: Box<dyn Converse>) -> Result<Self, Failure> {
-        let talker = Box::into_raw(Box::new(Talker(converse)));
+        let talker = Box::into_raw(Box::new(ConversationData(converse)));
         let conversation = ffi::pam_conv {
             conv: Some(talk),
             appdata_ptr: talker.cast(),
@@ -266,7 +266,7 @@ extern "C" fn talk(
     let prompts: Vec<bool> = all.iter().map(|m| m.style.is_prompt()).collect();
     // SAFETY: the pointer that `start` passed, valid as long as the handle; PAM calls from this one
     // thread, and never from within this call.
-    let talker = unsafe { &mut *data.cast::<Talker>() };
+    let talker = unsafe { &mut *data.cast::<ConversationData>() };
     let Some(answers) = talker.0.converse(all) else {
         return ffi::PAM_CONV_ERR;
     };

@@ -138,7 +138,7 @@ fn start(
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::TUNABLES.as_ptr(), std::ptr::null()];
     super::job::start_ours(&|| {
-        settle_in(channel, file, standing);
+        init_process(channel, file, standing);
         // SAFETY: both arrays end with a null pointer, and what they point to lives.
         unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
         127
@@ -147,7 +147,7 @@ fn start(
 
 /// The functions of gate, relay and look-up process, for forking them without executing the program
 /// again.
-pub struct Apart {
+pub struct ChildMains {
     /// Runs the gate.
     pub gate: fn() -> u8,
     /// Runs the relay.
@@ -162,11 +162,15 @@ pub struct Apart {
 ///
 /// # Errors
 /// The process could not be created.
-pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>, standing: OomPriority) -> nix::Result<Pid> {
+pub fn fork_main(
+    run: fn() -> u8,
+    channel: BorrowedFd<'_>,
+    standing: OomPriority,
+) -> nix::Result<Pid> {
     if let Some(child) = super::job::fork_quietly()? {
         return Ok(child);
     }
-    settle_in(channel, None, standing);
+    init_process(channel, None, standing);
     forget_environment();
     let status = run();
     // SAFETY: ends the child without running what its parent would run at exit.
@@ -196,7 +200,7 @@ fn forget_environment() {
 /// Sets up a child: default signals, its own session, its channel, no input or output, and no other
 /// open descriptor but stderr. `file`: the file to have as descriptor 4 until a program is
 /// executed.
-pub(super) fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>, standing: OomPriority) {
+pub(super) fn init_process(channel: BorrowedFd<'_>, file: Option<&OwnedFd>, standing: OomPriority) {
     super::job::default_signals();
     oom::take(standing);
     // SAFETY: takes no arguments, and does not fail in a new child.

@@ -62,7 +62,7 @@ pub(super) fn is_missing(error: i32) -> bool {
 /// Returns the error if a protection could not be enabled because one of its system calls is
 /// missing: a container's filter may deny only the later ones.
 #[cfg(target_os = "linux")]
-pub(super) fn taken_away(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
+pub(super) fn missing_call(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut causes = std::iter::successors(Some(e), |e| e.source());
     let error = causes.find_map(|e| e.downcast_ref::<io::Error>()?.raw_os_error());
     error.filter(|error| is_missing(*error))
@@ -72,7 +72,7 @@ pub(super) fn taken_away(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
 ///
 /// # Errors
 /// The system denied it, or it had no effect.
-pub(super) fn become_alone(uid: IdNumber, gid: IdNumber) -> Result<(), Fault> {
+pub(super) fn become_sole_identity(uid: IdNumber, gid: IdNumber) -> Result<(), Fault> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
     let (user, group) = (Uid::from_raw(uid.get()), Gid::from_raw(gid.get()));
     setgroups(&[group]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
@@ -123,7 +123,7 @@ pub fn enter(role: Role, sandbox_config: Option<&SandboxConfig>) -> Result<Sandb
             chroot(".").map_err(|e| failed("chroot", "CAP_SYS_CHROOT", e))?;
             sandbox_status.chroot = true;
         }
-        become_alone(sandbox_config.uid, sandbox_config.gid)?;
+        become_sole_identity(sandbox_config.uid, sandbox_config.gid)?;
         // The change of user has reset the dumpable flag to `fs.suid_dumpable`.
         super::process::keep_private();
     }
@@ -153,7 +153,7 @@ pub(super) mod system {
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
     };
 
-    use super::{Fault, Role, SandboxStatus, failed, taken_away};
+    use super::{Fault, Role, SandboxStatus, failed, missing_call};
     use crate::sys::filter::{self, Rules};
     use crate::sys::unsent::TCP_RTO_MAX_MS;
 
@@ -208,7 +208,7 @@ pub(super) mod system {
         match status {
             Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Ok(landlock_error()),
             Ok(_) => Ok(0),
-            Err(e) => taken_away(&e).ok_or_else(|| Fault::new(format!("landlock: {e}"))),
+            Err(e) => missing_call(&e).ok_or_else(|| Fault::new(format!("landlock: {e}"))),
         }
     }
 

@@ -358,13 +358,13 @@ mod tests {
             socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
         let now = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
         while nix::sys::socket::send(ours.as_raw_fd(), &[0; 4096], now).is_ok() {}
-        let (tell, hear) = channel();
+        let (tell, receiver) = channel();
         std::thread::spawn(move || {
             let left = send_now(ours.as_fd(), vec![1; 100]);
             let nothing = receive(ours.as_fd(), &mut [0; 8]);
             let _ = tell.send((left, nothing));
         });
-        let (left, nothing) = hear.recv_timeout(Duration::from_secs(30)).unwrap();
+        let (left, nothing) = receiver.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(left, vec![1; 100]);
         assert_eq!(nothing, Err(Errno::EAGAIN));
     }

@@ -32,7 +32,7 @@ const LEADER: i32 = 4;
 
 /// Initializes the program that a standby guard has executed: sets the monitor's OOM priority, and
 /// returns the leader's pidfd if there is one.
-pub fn settle_in() -> Option<OwnedFd> {
+pub fn init_process() -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
     super::oom::take(super::oom::OomPriority::Monitor);
     // SAFETY: sets a flag of a descriptor, which may not exist.

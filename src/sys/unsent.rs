@@ -26,7 +26,7 @@ pub struct Unsent {
 
 /// The state of the bytes that were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outlook {
+pub enum UnsentState {
     /// The peer has acknowledged all of them.
     Acknowledged,
     /// Not yet acknowledged; but all were sent, and the peer's system has room for them, whether or
@@ -88,10 +88,10 @@ const fn pause_of(limit: u32) -> u32 {
 impl Unsent {
     /// Checks the connection, and lifts its limit while the peer's window is closed. To be called
     /// from time to time until the peer has acknowledged everything.
-    pub fn look(&mut self, socket: BorrowedFd<'_>) -> Outlook {
+    pub fn look(&mut self, socket: BorrowedFd<'_>) -> UnsentState {
         use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpUserTimeout};
         let Some(state) = system::state(socket) else {
-            return Outlook::Acknowledged;
+            return UnsentState::Acknowledged;
         };
         match (state.is_stalled(), &self.lifted) {
             (true, None) => {
@@ -106,7 +106,7 @@ impl Unsent {
                     });
                 }
             }
-            (true, Some(lifted)) if lifted.is_lost(&state) => return Outlook::Lost,
+            (true, Some(lifted)) if lifted.is_lost(&state) => return UnsentState::Lost,
             (false, Some(lifted)) => {
                 if setsockopt(&socket, TcpUserTimeout, &lifted.limit).is_ok() {
                     // After a close, the kernel drops a connection with its unsent data once its
@@ -120,20 +120,20 @@ impl Unsent {
             (true, Some(_)) | (false, None) => {}
         }
         if state.is_empty() {
-            Outlook::Acknowledged
+            UnsentState::Acknowledged
         } else if state.not_sent == 0 && !state.is_stalled() {
-            Outlook::Sent
+            UnsentState::Sent
         } else {
-            Outlook::Waiting
+            UnsentState::Waiting
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 impl Unsent {
-    /// Returns [`Outlook::Acknowledged`]: there is no such limit on this system.
-    pub fn look(&mut self, _: BorrowedFd<'_>) -> Outlook {
-        Outlook::Acknowledged
+    /// Returns [`UnsentState::Acknowledged`]: there is no such limit on this system.
+    pub fn look(&mut self, _: BorrowedFd<'_>) -> UnsentState {
+        UnsentState::Acknowledged
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
             sent += ours.write(&[0; 65_536]).unwrap_or(0);
             unsent.look(ours.as_fd());
         }
-        assert_eq!(unsent.look(ours.as_fd()), Outlook::Waiting);
+        assert_eq!(unsent.look(ours.as_fd()), UnsentState::Waiting);
         if pause.is_some() {
             assert!(system::longest_pause(ours.as_fd()) < pause);
         }
@@ -326,7 +326,7 @@ mod tests {
         while sent > 0 {
             sent -= theirs.read(&mut block).unwrap();
         }
-        while unsent.look(ours.as_fd()) != Outlook::Acknowledged {
+        while unsent.look(ours.as_fd()) != UnsentState::Acknowledged {
             assert!(Instant::now() < until);
         }
         assert_eq!(limit(&ours), 60_000);
@@ -335,7 +335,7 @@ mod tests {
         // What is not a TCP connection has nothing to wait for.
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let outlook = Unsent::default().look(other.as_fd());
-        assert_eq!(outlook, Outlook::Acknowledged);
+        assert_eq!(outlook, UnsentState::Acknowledged);
     }
 
     #[test]

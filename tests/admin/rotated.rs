@@ -75,9 +75,10 @@ fn live_cookie_is_not_dropped_by_default() {
     let second = live(&s).remove(0);
     let before = content(&s.0);
     let told = s.bad(1, ROTATE);
-    for words in ["host rotate hosta --finish", "host rotate hosta --again"] {
-        assert!(told.contains(&said(&s, words)), "{told}");
-    }
+    assert!(
+        told.contains(&said(&s, "host rotate hosta --finish")),
+        "{told}"
+    );
     assert_eq!(content(&s.0), before);
     // --again replaces the newer cookie, because its card is lost.
     let output = s.run(&["host", "rotate", "hosta", "--again"]);

@@ -143,7 +143,7 @@ impl Host {
 
     /// Accepts the next connection and its request.
     pub fn accept(&self) -> Session {
-        self.take().greet().hear().accept()
+        self.take().greet().receive().accept()
     }
 }
 
@@ -203,9 +203,9 @@ pub struct Greeted {
 
 impl Greeted {
     /// Opens the ClientHello and checks the proof.
-    pub fn hear(self) -> Asked {
+    pub fn receive(self) -> Asked {
         let opened = self
-            .try_hear()
+            .try_receive()
             .unwrap_or_else(|_| panic!("not for this host"));
         assert!(opened.proven, "a proof that is not that of the cookie");
         opened
@@ -219,7 +219,7 @@ impl Greeted {
     }
 
     /// The same; returns an error if it was made for another host.
-    pub fn try_hear(mut self) -> Result<Asked, Connection> {
+    pub fn try_receive(mut self) -> Result<Asked, Connection> {
         let record = whole_record(&mut self.connection.socket);
         let message = record::parse(&record, &[Kind::ClientHello])
             .unwrap()
@@ -340,7 +340,7 @@ impl Session {
     }
 
     /// Returns the next message; `None` once the client has hung up.
-    pub fn hear(&mut self) -> Option<Said> {
+    pub fn receive(&mut self) -> Option<Said> {
         let mut head = [0; LENGTH_BYTES];
         self.socket.read_exact(&mut head).ok()?;
         self.body.resize(u16::from_be_bytes(head).into(), 0);
@@ -361,7 +361,7 @@ impl Session {
     /// Waits for this message, skipping credit.
     pub fn expect(&mut self, what: &Said) {
         loop {
-            match self.hear() {
+            match self.receive() {
                 Some(said) if said == *what => return,
                 Some(Said::Credit(..)) => {}
                 other => panic!("{other:?} instead of {what:?}"),
@@ -385,7 +385,7 @@ impl Session {
 
     /// Waits until the client has hung up.
     pub fn until_gone(&mut self) {
-        while self.hear().is_some() {}
+        while self.receive().is_some() {}
     }
 }
 

@@ -259,9 +259,9 @@ impl RawConnection {
 
     /// The same, with the greeting.
     pub fn greeted(from: IpAddr, port: u16) -> Self {
-        let mut stranger = Self::from_address(from, port);
-        stranger.greet();
-        stranger
+        let mut raw_connection = Self::from_address(from, port);
+        raw_connection.greet();
+        raw_connection
     }
 
     /// Sends data that is not the protocol; must be rejected for it.
@@ -355,7 +355,7 @@ impl RawConnection {
         Session {
             sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
             opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
-            stranger: self,
+            raw_connection: self,
         }
     }
 }
@@ -373,7 +373,7 @@ fn is_end(e: &std::io::Error) -> bool {
 
 /// An accepted connection.
 pub struct Session {
-    pub stranger: RawConnection,
+    pub raw_connection: RawConnection,
     pub sealer: Sealer,
     pub opener: Opener,
 }
@@ -381,13 +381,13 @@ pub struct Session {
 impl Session {
     pub fn send(&mut self, message: &Message<'_>) {
         let record = self.sealer.record(&message.compose()).unwrap();
-        self.stranger.send(&record);
+        self.raw_connection.send(&record);
     }
 
     /// Reads to the end: standard output, and how the job ended. `None`: the connection was cut.
     pub fn finish(&mut self) -> (Vec<u8>, Option<End>) {
         let mut output = Vec::new();
-        while let Some(mut record) = self.stranger.record() {
+        while let Some(mut record) = self.raw_connection.record() {
             let text = self.opener.open(&mut record[2..]).unwrap();
             match Message::parse(text).unwrap() {
                 Message::Data(Stream::Main, bytes) => output.extend_from_slice(bytes),
@@ -402,7 +402,7 @@ impl Session {
     pub fn until(&mut self, wanted: &[u8]) {
         let mut output = Vec::new();
         while !output.ends_with(wanted) {
-            let mut record = self.stranger.record().expect("the session was cut");
+            let mut record = self.raw_connection.record().expect("the session was cut");
             let text = self.opener.open(&mut record[2..]).unwrap();
             if let Message::Data(Stream::Main, bytes) = Message::parse(text).unwrap() {
                 output.extend_from_slice(bytes);

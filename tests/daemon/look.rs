@@ -104,7 +104,7 @@ pub fn of_role(pid: i32, role: &str) -> usize {
 }
 
 fn comes_and_goes(pid: i32) -> bool {
-    has_role(pid, "door") || has_role(pid, "lookup")
+    has_role(pid, "registry") || has_role(pid, "lookup")
 }
 
 fn has_role(pid: i32, role: &str) -> bool {

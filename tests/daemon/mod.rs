@@ -71,7 +71,7 @@ fn can_mount() -> bool {
 pub fn report_skipped(why: &str) {
     let test = std::thread::current();
     let name = test.name().unwrap_or("?");
-    let _ = std::io::stderr().write_all(format!("passed over: {name}: {why}\n").as_bytes());
+    let _ = std::io::stderr().write_all(format!("skipped: {name}: {why}\n").as_bytes());
 }
 
 /// Returns the user that runs the tests.

@@ -154,9 +154,9 @@ pub struct Later<T>(Receiver<T>);
 
 /// Runs a function that may block in another thread.
 pub fn later<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Later<T> {
-    let (tell, hear) = channel();
+    let (tell, receive) = channel();
     std::thread::spawn(move || tell.send(work()));
-    Later(hear)
+    Later(receive)
 }
 
 impl<T> Later<T> {
@@ -208,7 +208,7 @@ impl Fifo {
     }
 
     /// Waits until something has been written, and returns it.
-    pub fn hear(&mut self) -> String {
+    pub fn receive(&mut self) -> String {
         assert!(becomes(&self.read, PollFlags::POLLIN, PATIENCE), "nothing");
         let mut bytes = [0; 4096];
         let n = self.read.read(&mut bytes).unwrap();
@@ -217,7 +217,7 @@ impl Fifo {
 
     /// Waits until no process has it open for writing any more, after one had; returns all that was
     /// written.
-    pub fn hear_all(&mut self) -> String {
+    pub fn receive_all(&mut self) -> String {
         let mut all = Vec::new();
         loop {
             assert!(

@@ -34,8 +34,8 @@ pub fn median(times: &mut [f64]) -> f64 {
 
 /// Returns the numbers below `count` in a pseudo-random order, which differs between connections
 /// and rounds.
-pub fn order(count: usize, stranger: usize, round: usize) -> Vec<usize> {
-    let mut state = (stranger * 7919 + round + 1) as u64;
+pub fn order(count: usize, nth: usize, round: usize) -> Vec<usize> {
+    let mut state = (nth * 7919 + round + 1) as u64;
     let mut order: Vec<usize> = (0..count).collect();
     for i in (1..order.len()).rev() {
         state = state

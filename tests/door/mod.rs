@@ -137,9 +137,9 @@ pub struct Machine {
 }
 
 /// The answer to a machine.
-pub enum Heard {
+pub enum Outcome {
     /// The inner door prompts.
-    Asked(Box<Talk>),
+    Asked(Box<Conversation>),
     /// It is allowed, with these texts.
     In(Vec<Text>),
     /// Denied, with this reference.
@@ -149,8 +149,8 @@ pub enum Heard {
 }
 
 /// The inner door has prompted, and waits.
-pub struct Talk {
-    stranger: RawConnection,
+pub struct Conversation {
+    raw_connection: RawConnection,
     sealer: Sealer,
     opener: Opener,
     /// What it prompts for.
@@ -173,10 +173,10 @@ impl Machine {
 
     /// Greets the host that has this key, and makes a handshake with this payload.
     pub fn shakes_hands(&self, at: &At, payload: &[u8]) -> Option<(RawConnection, Initiator)> {
-        let mut stranger = RawConnection::try_from_address(self.from, at.port).ok()?;
+        let mut raw_connection = RawConnection::try_from_address(self.from, at.port).ok()?;
         let hello = crate::daemon::hostile::hello();
-        stranger.send(&hello);
-        let theirs = stranger.record()?;
+        raw_connection.send(&hello);
+        let theirs = raw_connection.record()?;
         let said = ServerHello::parse(&theirs, &Hello::parse(&hello).unwrap()).unwrap();
         let mut noise = Initiator::new(
             said.suite,
@@ -188,8 +188,8 @@ impl Machine {
         )
         .unwrap();
         let message = noise.message_1(payload).unwrap();
-        stranger.send(&record::compose(Kind::ClientHello, &message).unwrap());
-        Some((stranger, noise))
+        raw_connection.send(&record::compose(Kind::ClientHello, &message).unwrap());
+        Some((raw_connection, noise))
     }
 
     /// Returns the opening of a registration request.
@@ -210,36 +210,36 @@ impl Machine {
     }
 
     /// Requests registration, and returns the answer.
-    pub fn calls(&self, at: &At) -> Heard {
-        let Some((mut stranger, noise)) = self.shakes_hands(at, &Self::enrolment()) else {
-            return Heard::Cut;
+    pub fn calls(&self, at: &At) -> Outcome {
+        let Some((mut raw_connection, noise)) = self.shakes_hands(at, &Self::enrolment()) else {
+            return Outcome::Cut;
         };
-        let Some(answer) = stranger.record() else {
-            return Heard::Cut;
+        let Some(answer) = raw_connection.record() else {
+            return Outcome::Cut;
         };
         let envelope = record::parse(&answer, &[Kind::Answer, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
-            return denied(stranger, envelope.content);
+            return denied(raw_connection, envelope.content);
         }
         let (payload, keys) = noise.read_2(envelope.content).unwrap();
         let sealer = Sealer::new(keys.suite, &keys.to_server).unwrap();
         let opener = Opener::new(keys.suite, &keys.to_client).unwrap();
         match Answer::decode(&payload).unwrap() {
-            Answer::Prompts { by, .. } => Heard::Asked(Box::new(Talk {
-                stranger,
+            Answer::Prompts { by, .. } => Outcome::Asked(Box::new(Conversation {
+                raw_connection,
                 sealer,
                 opener,
                 by,
             })),
-            Answer::Accept { texts, .. } => is_over(stranger, sealer, opener, texts),
+            Answer::Accept { texts, .. } => is_over(raw_connection, sealer, opener, texts),
             Answer::SendCommand => panic!("it asks for a command"),
         }
     }
 
     /// Requests registration, and must be prompted for this.
-    pub fn is_asked(&self, at: &At, wanted: Asks) -> Talk {
+    pub fn is_asked(&self, at: &At, wanted: Asks) -> Conversation {
         match self.calls(at) {
-            Heard::Asked(talk) => {
+            Outcome::Asked(talk) => {
                 assert_eq!(talk.by, wanted);
                 *talk
             }
@@ -249,20 +249,20 @@ impl Machine {
 
     /// Requests registration, and must be allowed without a prompt.
     pub fn is_known(&self, at: &At) {
-        let heard = self.calls(at);
-        assert!(matches!(heard, Heard::In(_)), "not let in: {heard:?}");
+        let outcome = self.calls(at);
+        assert!(matches!(outcome, Outcome::In(_)), "not let in: {outcome:?}");
     }
 
     /// Requests registration, and must be denied; returns the reference.
     pub fn is_refused(&self, at: &At) -> String {
         match self.calls(at) {
-            Heard::Denied(reference) => reference,
+            Outcome::Denied(reference) => reference,
             other => panic!("not refused: {other:?}"),
         }
     }
 }
 
-impl std::fmt::Debug for Heard {
+impl std::fmt::Debug for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Asked(talk) => write!(f, "asked by {:?}", talk.by),
@@ -291,50 +291,55 @@ impl At {
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Answers with this text, and returns the reply.
-    pub fn types(mut self, text: &str) -> Heard {
+    pub fn types(mut self, text: &str) -> Outcome {
         let typed = Zeroizing::new(text.as_bytes().to_vec());
         let mut content = Answers::new(vec![typed]).unwrap().encode().unwrap();
         let tag = self.sealer.seal(&mut content).unwrap();
         content.extend_from_slice(&tag);
-        self.stranger
+        self.raw_connection
             .send(&record::compose(Kind::Sealed, &content).unwrap());
-        let Some(answer) = self.stranger.record() else {
-            return Heard::Cut;
+        let Some(answer) = self.raw_connection.record() else {
+            return Outcome::Cut;
         };
         let envelope = record::parse(&answer, &[Kind::Sealed, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
-            return denied(self.stranger, envelope.content);
+            return denied(self.raw_connection, envelope.content);
         }
         let mut sealed = envelope.content.to_vec();
         let text = self.opener.open(&mut sealed).unwrap();
         match Answer::decode(text).unwrap() {
-            Answer::Accept { texts, .. } => Heard::In(texts),
+            Answer::Accept { texts, .. } => Outcome::In(texts),
             Answer::Prompts { .. } => panic!("it asks again"),
             Answer::SendCommand => panic!("it asks for a command"),
         }
     }
 }
 
-fn denied(mut stranger: RawConnection, content: &[u8]) -> Heard {
-    assert_eq!(stranger.rest(), b"", "more than a refusal");
+fn denied(mut raw_connection: RawConnection, content: &[u8]) -> Outcome {
+    assert_eq!(raw_connection.rest(), b"", "more than a refusal");
     let reference = cosserver::protocol::answer::parse_denied(content).unwrap();
-    Heard::Denied(reference.to_hex())
+    Outcome::Denied(reference.to_hex())
 }
 
 /// A machine that is already known gets an empty session.
-fn is_over(stranger: RawConnection, sealer: Sealer, opener: Opener, texts: Vec<Text>) -> Heard {
+fn is_over(
+    raw_connection: RawConnection,
+    sealer: Sealer,
+    opener: Opener,
+    texts: Vec<Text>,
+) -> Outcome {
     let mut session = Session {
-        stranger,
+        raw_connection,
         sealer,
         opener,
     };
     let (output, end) = session.finish();
     assert!(output.is_empty(), "a session with something in it");
     match end {
-        Some(End::Exited(0)) => Heard::In(texts),
+        Some(End::Exited(0)) => Outcome::In(texts),
         Some(other) => panic!("it ended by {other:?}"),
-        None => Heard::Cut,
+        None => Outcome::Cut,
     }
 }

@@ -161,12 +161,12 @@ fn refusal_delay_of_another_connection_does_not_reveal_the_cause() {
     };
     m.outer.put(List::Exclude, &machine.id(), "banned").unwrap();
     let begun = CAUSES.iter().map(|first| beside(first, &caller, d.port).0);
-    for (first, mut stranger) in CAUSES.iter().zip(begun.collect::<Vec<_>>()) {
+    for (first, mut raw_connection) in CAUSES.iter().zip(begun.collect::<Vec<_>>()) {
         let cause = match first.cause {
             "unopened" => "handshake",
             cause => cause,
         };
-        let line = d.log.wait(&stranger.denied());
+        let line = d.log.wait(&raw_connection.denied());
         assert!(line.contains(&format!("cause={cause} ")), "{line}");
     }
     let looks: &[usize] = if long() { &[500] } else { &[12, 40, 80] };

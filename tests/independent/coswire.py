@@ -20,8 +20,8 @@ MAGIC = b"COSs"
 HELLO, SERVER_HELLO, CLIENT_HELLO, ANSWER, DENIED, SEALED = range(1, 7)
 SUITES = {1: b"Noise_IK_25519_AESGCM_SHA256", 2: b"Noise_IK_25519_ChaChaPoly_SHA256"}
 ACCEPT, CONTINUE, PROMPTS = 0, 1, 2
-NAME, ACTIVATION = 1, 2                      # what the inner door asks for, 6.5
-HIDDEN, SHOWN, INFO, ERROR = range(1, 5)     # styles, 6.3
+NAME, ACTIVATION = 1, 2                      # what the inner door asks for, section 15
+HIDDEN, SHOWN, INFO, ERROR = range(1, 5)     # styles, section 12
 DATA, EOF, RESET, CREDIT, SIGNAL, END = range(1, 7)
 EXITED, KILLED, NOT_STARTED = range(3)
 
@@ -30,12 +30,12 @@ GREETING_MAX = 4096
 BODY_MAX = 65535
 TAG = 16
 DATA_MAX = BODY_MAX - TAG - 2
-PIECE_MAX = GREETING_MAX - 5 - TAG      # 6.2
-INLINE_MAX = 2560          # the longest encoding that goes into key 4, 5.1
-TEXTS_MAX = 32             # texts, or answers, in one message, 6.3
+PIECE_MAX = GREETING_MAX - 5 - TAG      # section 11
+INLINE_MAX = 2560          # the longest encoding that goes into key 4, section 5.1
+TEXTS_MAX = 32             # texts, or answers, in one message, section 12
 TEXT_MAX = 512             # bytes of a text
 REPLY_MAX = 511            # bytes of an answer
-PADDING = 512              # its message is a multiple of so many, 6.3
+PADDING = 512              # its message is a multiple of so many, section 12
 WINDOW = 1 << 20           # the credit that a stream begins with, section 8
 CREDIT_MAX = 1 << 24       # the most that it may ever have
 REKEY_EVERY = 1 << 20      # messages
@@ -212,7 +212,7 @@ def opening(invitation, request_bytes, client_proof):
 
 
 def vouched_proof(side, invitation, client_key, machine_private, nonce, request_bytes):
-    """The proof of section 5.3, as the signer of the machine with that key makes it."""
+    """The proof of section 17, as the signer of the machine with that key makes it."""
     shared = X25519PrivateKey.from_private_bytes(machine_private).exchange(
         X25519PublicKey.from_public_bytes(invitation.host_key))
     key = HKDF(hashes.SHA256(), 32, salt=shared, info=b"cosserver vouch v1").derive(invitation.cookie)
@@ -229,12 +229,12 @@ def vouched_opening(invitation, request_bytes, client_proof, machine_key):
 
 
 def password_opening(request_bytes):
-    """The payload of message 1 of somebody whom the server is to ask, section 5.4."""
+    """The payload of message 1 of somebody whom the server is to ask, section 14."""
     return encode({1: "password", 4: request_bytes})
 
 
 def enrolment(calling_user):
-    """The request of a machine that wants to be registered, section 5.5."""
+    """The request of a machine that wants to be registered, section 16."""
     return encode({1: "enrol", 2: calling_user, 3: calling_user})
 
 
@@ -261,7 +261,7 @@ def start_noise(suite, hello_record, server_hello_record, machine_key, host_key,
     return noise
 
 
-# --- Sections 6.1, 6.4 and 8: sealing --------------------------------------------
+# --- Sections 6.1, 8 and 13: sealing --------------------------------------------
 
 class Direction:
     """One direction's key and counter."""
@@ -279,7 +279,7 @@ class Direction:
         return self.state.encrypt_with_ad(b"", plaintext)
 
     def rekey(self):
-        """After a conversation, section 6.4; the counter goes on."""
+        """After a conversation, section 13; the counter goes on."""
         self.state.rekey()
 
     def open(self, body):
@@ -324,7 +324,7 @@ def parse_answer(payload):
 
 
 def parse_text(text):
-    """(style, words) of a text, section 6.3."""
+    """(style, words) of a text, section 12."""
     if type(text) is not list or len(text) != 2 or [type(part) for part in text] != [int, str]:
         raise ProtocolError("a text that is none")
     style, words = text
@@ -350,7 +350,7 @@ def prompts(texts):
 
 
 def answers(replies, padded=False):
-    """The message of section 6.3; where wanted, padded to the multiple of 512 bytes that the page says."""
+    """The message of section 12; where wanted, padded to the multiple of 512 bytes that the page says."""
     plain = encode({1: list(replies)})
     size = -(-len(plain) // PADDING) * PADDING
     while padded and len(plain) < size <= PIECE_MAX:

@@ -320,7 +320,7 @@ def opening_json():
 
 
 def vouch_json():
-    """A user for whom his host vouches (section 5.3)."""
+    """A user for whom his host vouches (section 17)."""
     cases = []
     for name, caller, words in (("plain", "hosta", [b"uptime"]), ("a name that is not ASCII", "h\u00f6st", [b"id", b"-u"])):
         inv = INVITATION._replace(caller=caller)
@@ -401,14 +401,14 @@ def handshake_json():
 
 
 def next_keys(to_server, to_client):
-    """Both keys after a conversation (6.4), which are in force from now on."""
+    """Both keys after a conversation (section 13), which are in force from now on."""
     to_server.rekey()
     to_client.rekey()
     return {"next_key_to_server": to_server.state.k, "next_key_to_client": to_client.state.k}
 
 
 def long_command_json():
-    """A command that follows the ClientHello (6.2)."""
+    """A command that follows the ClientHello (section 11)."""
     cases = []
     for suite in (1, 2):
         words = [b"printf", b"%s", fixed("long word", 5000).replace(b"\0", b"0")]
@@ -448,7 +448,7 @@ def long_command_json():
 
 
 def login_json():
-    """A login by password, with a second prompt, and what is told at the end (5.4, 6.3)."""
+    """A login by password, with a second prompt, and what is told at the end (sections 12, 14)."""
     cases = []
     for suite in (1, 2):
         first = [[w.INFO, "Welcome to hostb"], [w.HIDDEN, "Password: "]]
@@ -476,7 +476,7 @@ def login_json():
 
 
 def enrol_json():
-    """A machine is registered by what the inner door asks for (5.5, 6.5)."""
+    """A machine is registered by what the inner door asks for (sections 15, 16)."""
     cases = []
     for suite, by, texts, reply in (
             (1, w.NAME, [[w.INFO, "This machine is not registered here yet."], [w.SHOWN, "Enter your name: "]], "Jos\u00e9".encode()),
@@ -497,7 +497,7 @@ def enrol_json():
 
 
 def answers_json():
-    """Answers to prompts (6.3)."""
+    """Answers to prompts (section 12)."""
     def one(name, replies, padded=False):
         return {"name": name, "answers": replies, "message": w.answers(replies, padded)}
 

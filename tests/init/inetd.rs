@@ -117,12 +117,12 @@ fn superserver(machine: &Machine) {
     });
     nothing_is_left(machine);
     // So does an unauthenticated peer, which gets no answer.
-    let stranger = "import socket
+    let script = "import socket
 s = socket.create_connection((\"127.0.0.1\", 9002))
 s.sendall(b\"GET / HTTP/1.0\\r\\n\\r\\n\")
 try: print(len(s.recv(100)))
 except ConnectionResetError: print(0)";
-    assert_eq!(machine.must(&format!("python3 -c '{stranger}'")), "0\n");
+    assert_eq!(machine.must(&format!("python3 -c '{script}'")), "0\n");
     log.wait("closed peer=127.0.0.1 cause=malformed");
     nothing_is_left(machine);
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use cosserver::protocol::prompt::Style;
 
 use crate::daemon::needs_root;
-use crate::login::person::{Person, Said, Talk};
-use crate::login::{Logins, PASSWORD, Plan, WRONG, look_on};
+use crate::login::person::{Conversation, Person, Said};
+use crate::login::{Logins, PASSWORD, Plan, WRONG, look_inner};
 
 /// Checks for one record that prompts, and one that denies: the same for every denied login.
 fn usual(shape: &[(usize, u8)]) {
@@ -14,7 +14,7 @@ fn usual(shape: &[(usize, u8)]) {
     assert_eq!(shape[1], (15, 5), "{shape:?}");
 }
 
-fn prompted(said: Said) -> Talk {
+fn prompted(said: Said) -> Conversation {
     match said {
         Said::Prompts(talk) => *talk,
         Said::Accepted(texts) => panic!("accepted: {texts:?}"),
@@ -329,7 +329,7 @@ fn many_prompts_are_put_until_it_is_too_many() {
         let asks = "auth required BARE ask\n".repeat(more);
         let l = Plan::around("", &asks).start();
         let answers = format!("secret\n{}", "4711\n".repeat(more));
-        let ended = look_on(&mut l.gui("alice", &answers, &[], &["hello"])).finish();
+        let ended = look_inner(&mut l.gui("alice", &answers, &[], &["hello"])).finish();
         let expected = if is_in { Some(0) } else { Some(255) };
         assert_eq!(
             ended.status,

@@ -234,7 +234,7 @@ fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
     let err = l.ended(&mut command).err.concat();
     let own = l.d.folder.path("home/alice/.config/cosserver/hostinfo");
     let own = own.display();
-    let due = format!("cos: hosty: hosty is in neither {own} nor /etc/cosserver/hostinfo; ");
+    let due = format!("cos: hosty: hosty is in neither {own} nor /etc/cosserver/hostinfo");
     assert!(err.starts_with(&due), "{err}");
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::daemon::session::Session;
 use crate::daemon::{self, needs_root, until, without_doors};
-use crate::login::person::{Person, Said, Talk};
+use crate::login::person::{Conversation, Person, Said};
 use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan, WRONG};
 
 fn with(settings: &'static str) -> Logins {
@@ -24,7 +24,7 @@ fn from(l: &Logins, address: &str, user: &str) -> Person {
 }
 
 /// Makes eight guesses at once, of which three are checked.
-fn eight_guesses(l: &Logins, guesser: &Person) -> Vec<Talk> {
+fn eight_guesses(l: &Logins, guesser: &Person) -> Vec<Conversation> {
     let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
     for talk in &mut all {
         talk.send(&[WRONG]);
@@ -101,9 +101,9 @@ fn idle_prompt_does_not_block_other_logins() {
     assert!(line.contains(&reference), "{line}");
     // Clients from the same address get no more room than before.
     asked.push(sitter.ask());
-    let mut one_too_many = sitter.clone();
-    one_too_many.user = "alice".into();
-    one_too_many.is_refused_at_once();
+    let mut first_surplus = sitter.clone();
+    first_surplus.user = "alice".into();
+    first_surplus.is_refused_at_once();
     l.d.log.wait("too many logins in progress");
     // An authenticated host has its own slots.
     let alice = Person::new(&l.d, "alice", "hello");
@@ -118,8 +118,8 @@ fn idle_prompt_does_not_block_other_logins() {
 /// Returns how many silent connections a source may have.
 fn slots(l: &Logins, from: &str) -> usize {
     let from = from.parse().unwrap();
-    let stranger = || daemon::hostile::RawConnection::from_address(from, l.d.port);
-    let mut both = [stranger(), stranger()];
+    let connect = || daemon::hostile::RawConnection::from_address(from, l.d.port);
+    let mut both = [connect(), connect()];
     l.d.gate_at_rest();
     both.iter_mut()
         .filter_map(|s| s.is_open().then_some(()))
@@ -183,7 +183,7 @@ fn timeout_for_a_pam_slot_is_reported_without_details() {
         ..Plan::around(BOB_HANGS, "")
     }
     .start();
-    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    let bob = crate::login::look_inner(&mut l.gui("bob", "secret\n", &[], &["hello"]));
     until("bob has his turn", || without_doors(l.d.pid()) == 3);
     let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
     assert!(line.contains("no PAM slot became free"), "{line}");
@@ -203,9 +203,9 @@ fn pam_slot_of_a_hanging_module_is_freed() {
     let l = Logins {
         d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
     };
-    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    let bob = crate::login::look_inner(&mut l.gui("bob", "secret\n", &[], &["hello"]));
     l.d.log.wait("user=bob");
-    let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["hello"]));
+    let alice = crate::login::look_inner(&mut l.gui("alice", "secret\n", &[], &["hello"]));
     l.d.log.wait("user=alice");
     assert_eq!(without_doors(l.d.pid()), 3, "gate, relay, and one worker");
     let ended = alice.finish();
@@ -325,8 +325,8 @@ fn rejections_for_lack_of_a_login_slot_are_rate_limited_in_the_log() {
     let asked = person.ask();
     let begun = std::time::Instant::now();
     let refused: Vec<_> = (0..1000).map(|_| person.ask_only()).collect();
-    for mut stranger in refused {
-        stranger.denied();
+    for mut raw_connection in refused {
+        raw_connection.denied();
     }
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
     let lines = l.d.log.count("too many logins in progress");

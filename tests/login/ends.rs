@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 
 use crate::daemon::session::{Session, ends, lives};
 use crate::daemon::{needs_root, until};
-use crate::login::{Logins, Plan, STACK, look_on};
+use crate::login::{Logins, Plan, STACK, look_inner};
 
 /// Starts Alice's application; returns it with its process ID.
 fn runs(l: &Logins) -> (Session, i32) {
@@ -153,7 +153,7 @@ fn a_module_that_hangs_does_not_outlive_the_daemon() {
         return;
     }
     let l = Plan::around("auth required BARE hang", "").start();
-    let client = look_on(&mut l.gui("alice", "secret\n", &[], &["stay"]));
+    let client = look_inner(&mut l.gui("alice", "secret\n", &[], &["stay"]));
     let mut worker = None;
     until("its worker runs", || {
         let is_worker = |pid: &i32| {
@@ -201,7 +201,7 @@ users = [\"*\", \"root\"]
             ..Plan::default()
         }
         .start();
-        let session = look_on(&mut l.gui("alice", "secret\n", &[], &["stubborn"]));
+        let session = look_inner(&mut l.gui("alice", "secret\n", &[], &["stubborn"]));
         let pid = session.out.wait_from(0, |_| true).1.parse().unwrap();
         if by_daemon {
             sigkill(l.d.pid());
@@ -303,7 +303,7 @@ fn what_comes_with_a_detached_application_is_what_the_page_says() {
     let l = detachable_plan().start();
     let mut person = crate::login::person::Person::new(&l.d, "alice", "alone");
     person.detach = true;
-    let came = person.ask().hears_all(&[crate::login::PASSWORD]);
+    let came = person.ask().receives_all(&[crate::login::PASSWORD]);
     // Two outputs end together, in either order.
     let (end, mut before) = came.split_last().unwrap();
     assert_eq!(end, "Exited(0)", "{came:?}");
@@ -433,7 +433,7 @@ fn eight_at_the_same_time_are_eight_sessions() {
     }
     let l = Logins::start();
     let mut all: Vec<Session> = (0..8)
-        .map(|_| look_on(&mut l.gui("alice", "secret\n", &[], &["stay"])))
+        .map(|_| look_inner(&mut l.gui("alice", "secret\n", &[], &["stay"])))
         .collect();
     let pids: Vec<i32> = all
         .iter()

@@ -360,7 +360,7 @@ pub fn reference(line: &str) -> String {
 }
 
 /// Starts a client with its input closed, to watch it.
-pub fn look_on(command: &mut Command) -> Session {
+pub fn look_inner(command: &mut Command) -> Session {
     let mut session = Session::spawn(command);
     drop(session.stdin.take());
     session

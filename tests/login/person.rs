@@ -31,8 +31,8 @@ pub struct Person {
 }
 
 /// A login in progress: the prompts have arrived.
-pub struct Talk {
-    stranger: RawConnection,
+pub struct Conversation {
+    raw_connection: RawConnection,
     sealer: Sealer,
     opener: Opener,
     /// The texts of the last message.
@@ -45,7 +45,7 @@ pub struct Talk {
 
 /// The reply to answers.
 pub enum Said {
-    Prompts(Box<Talk>),
+    Prompts(Box<Conversation>),
     Accepted(Vec<Text>),
     /// The shape of all records, and the time from the last answers to the denial.
     Denied(Vec<(usize, u8)>, Duration),
@@ -66,9 +66,9 @@ impl Person {
     }
 
     /// Sends the request, and receives the first prompts.
-    pub fn ask(&self) -> Talk {
-        let (mut stranger, noise) = self.request();
-        let answer = stranger.record().expect("no prompts");
+    pub fn ask(&self) -> Conversation {
+        let (mut raw_connection, noise) = self.request();
+        let answer = raw_connection.record().expect("no prompts");
         let shape = vec![shape(&answer)];
         let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
         let (payload, keys) = noise.read_2(content).unwrap();
@@ -79,8 +79,8 @@ impl Person {
         else {
             panic!("no prompts");
         };
-        Talk {
-            stranger,
+        Conversation {
+            raw_connection,
             sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
             opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
             texts,
@@ -91,8 +91,8 @@ impl Person {
 
     /// Sends the request.
     fn request(&self) -> (RawConnection, Initiator) {
-        let mut stranger = RawConnection::from_address(self.from, self.port);
-        let greeting = stranger.greet();
+        let mut raw_connection = RawConnection::from_address(self.from, self.port);
+        let greeting = raw_connection.greet();
         let hello = Hello::parse(&greeting.hello).unwrap();
         let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
         let request = Request {
@@ -122,8 +122,8 @@ impl Person {
         )
         .unwrap();
         let message = noise.message_1(&opening.encode().unwrap()).unwrap();
-        stranger.send(&record::compose(Kind::ClientHello, &message).unwrap());
-        (stranger, noise)
+        raw_connection.send(&record::compose(Kind::ClientHello, &message).unwrap());
+        (raw_connection, noise)
     }
 
     /// Sends the request, and does not wait for a reply.
@@ -133,8 +133,8 @@ impl Person {
 
     /// Sends the request, and must be denied before any prompt.
     pub fn is_refused_at_once(&self) {
-        let (mut stranger, _) = self.request();
-        stranger.denied();
+        let (mut raw_connection, _) = self.request();
+        raw_connection.denied();
     }
 
     /// Sends the request, answers once, and must be denied.
@@ -147,7 +147,7 @@ impl Person {
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Returns the texts of the last message.
     pub fn words(&self) -> Vec<&str> {
         self.texts.iter().map(|t| &*t.words).collect()
@@ -156,12 +156,12 @@ impl Talk {
     /// Answers, and receives the reply.
     pub fn answer(mut self, answers: &[&str]) -> Said {
         self.send(answers);
-        let record = self.stranger.record().expect("neither yes nor no");
+        let record = self.raw_connection.record().expect("neither yes nor no");
         let after = self.answered.elapsed();
         self.shape.push(shape(&record));
         let envelope = record::parse(&record, &[Kind::Sealed, Kind::Denied]).unwrap();
         if envelope.kind == Kind::Denied {
-            assert_eq!(self.stranger.rest(), b"", "more than a refusal");
+            assert_eq!(self.raw_connection.rest(), b"", "more than a refusal");
             return Said::Denied(self.shape, after);
         }
         let mut sealed = envelope.content.to_vec();
@@ -174,18 +174,18 @@ impl Talk {
     }
 }
 
-impl Talk {
+impl Conversation {
     /// Answers, must be accepted, and sends nothing more: returns what comes then, to the end.
-    pub fn hears_all(mut self, answers: &[&str]) -> Vec<String> {
+    pub fn receives_all(mut self, answers: &[&str]) -> Vec<String> {
         self.send(answers);
-        let record = self.stranger.record().expect("neither yes nor no");
+        let record = self.raw_connection.record().expect("neither yes nor no");
         let envelope = record::parse(&record, &[Kind::Sealed]).unwrap();
         let mut sealed = envelope.content.to_vec();
         let answer = Answer::decode(self.opener.open(&mut sealed).unwrap()).unwrap();
         assert!(matches!(answer, Answer::Accept { .. }), "not accepted");
         self.opener.rekey().unwrap();
         let mut came = Vec::new();
-        while let Some(mut record) = self.stranger.record() {
+        while let Some(mut record) = self.raw_connection.record() {
             let text = self.opener.open(&mut record[2..]).unwrap();
             came.push(match Message::parse(text).unwrap() {
                 Message::Reset(stream) => format!("Reset {}", stream as u8),
@@ -201,18 +201,18 @@ impl Talk {
 
     /// Breaks the protocol, and must be denied all the same.
     pub fn breaks_off(mut self) {
-        self.stranger.send(b"\0\x10GET / HTTP/1.0\r\n");
-        self.stranger.denied();
+        self.raw_connection.send(b"\0\x10GET / HTTP/1.0\r\n");
+        self.raw_connection.denied();
     }
 
     /// Sends nothing until the connection is closed.
     pub fn sits(mut self) {
-        self.stranger.closed();
+        self.raw_connection.closed();
     }
 
     /// Must be denied without having answered; returns the reference.
     pub fn denied(mut self) -> String {
-        self.stranger.denied()
+        self.raw_connection.denied()
     }
 
     /// Answers, and does not wait for a reply.
@@ -225,7 +225,7 @@ impl Talk {
         content.extend_from_slice(&tag);
         let record = record::compose(Kind::Sealed, &content).unwrap();
         self.answered = Instant::now();
-        self.stranger.send(&record);
+        self.raw_connection.send(&record);
     }
 }
 

@@ -138,10 +138,10 @@ fn session_of_a_dead_worker_is_closed_at_once_and_before_the_daemon_ends() {
     let l = Logins {
         d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
     };
-    let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["stay"]));
+    let alice = crate::login::look_inner(&mut l.gui("alice", "secret\n", &[], &["stay"]));
     alice.out.wait_from(0, |_| true);
     let worker = l.d.process("login");
-    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    let bob = crate::login::look_inner(&mut l.gui("bob", "secret\n", &[], &["hello"]));
     until("bob has the turn", || without_doors(l.d.pid()) == 4);
     let pid = nix::unistd::Pid::from_raw(worker);
     nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::daemon::session::lives;
 use crate::daemon::{COSADM, members, must, needs_root, until};
-use crate::login::{Logins, Plan, look_on};
+use crate::login::{Logins, Plan, look_inner};
 
 /// One that ends on a hang-up, with a process that `timeout` has put into another group, and one
 /// that leaves a process there that must be killed.
@@ -55,7 +55,7 @@ fn other_process_groups_end_with_the_login_too() {
         "client", "SIGTERM", "cosadm", "monitor", "worker", "stopped",
     ] {
         let l = start(grace);
-        let client = look_on(&mut l.gui("alice", "secret\n", &[], &["timed"]));
+        let client = look_inner(&mut l.gui("alice", "secret\n", &[], &["timed"]));
         let leader = leader(&l, 3);
         match end {
             "client" => client.signal(Signal::SIGKILL),
@@ -93,7 +93,7 @@ fn another_process_group_that_ignores_the_hang_up_is_killed() {
             true => &["--detach"],
             false => &[],
         };
-        let client = look_on(&mut l.gui("alice", "secret\n", flags, &["stubborn"]));
+        let client = look_inner(&mut l.gui("alice", "secret\n", flags, &["stubborn"]));
         let leader = leader(&l, 3);
         match end {
             "client" => client.signal(Signal::SIGKILL),

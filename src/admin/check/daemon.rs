@@ -36,7 +36,7 @@ impl Report<'_> {
     /// Reports if syslog does not take lines here. This is only a note, because a daemon with `-e`
     /// does not need syslog.
     fn log(&mut self) {
-        if let Some(why) = log::goes_nowhere() {
+        if let Some(why) = log::syslog_fault() {
             let words = "without -e the daemon's log goes nowhere; start syslog";
             self.add(Level::Note, "log", format!("{why}: {words}"));
         }

@@ -2,7 +2,7 @@
 //! they allow.
 
 use super::{Level, Report};
-use crate::admin::doors::{check_writers, stranger, word};
+use crate::admin::doors::{check_writers, unknown_machine, word};
 use crate::fault::Fault;
 use crate::registry::noted::Noted;
 use crate::registry::{self, Doors, Inner, List, Outer};
@@ -13,7 +13,8 @@ impl Report<'_> {
         self.older_copies();
         self.left_over(&self.paths.state.clone());
         let path = Outer::path(self.paths);
-        let Some(outer) = self.sound(&path, Outer::open(self.paths), Outer::wrong_lines) else {
+        let Some(outer) = self.open_or_report(&path, Outer::open(self.paths), Outer::wrong_lines)
+        else {
             return;
         };
         let about = || {
@@ -36,7 +37,7 @@ impl Report<'_> {
         if let Some(folder) = &folder {
             self.left_over(folder);
         }
-        let Some(inner) = self.sound(&path, Inner::open(&path), Inner::wrong_lines) else {
+        let Some(inner) = self.open_or_report(&path, Inner::open(&path), Inner::wrong_lines) else {
             return;
         };
         if let Some(Err(fault)) = path.parent().map(check_writers) {
@@ -46,14 +47,14 @@ impl Report<'_> {
         match about() {
             Ok((authorized, settings, waiting)) => {
                 self.right(&path, format!("the inner door: {authorized} authorized"));
-                let meets = stranger(level, &settings, waiting);
-                let rank = if meets.word == "refused" {
+                let decision_text = unknown_machine(level, &settings, waiting);
+                let rank = if decision_text.word == "refused" {
                     Level::Right
                 } else {
                     Level::Note
                 };
-                self.add(rank, "doors", meets.words);
-                self.risks(level, settings.build_mode, settings.backdoor);
+                self.add(rank, "doors", decision_text.words);
+                self.warn_of_weak_settings(level, settings.build_mode, settings.backdoor);
             }
             Err(fault) => self.wrong(&path, &fault),
         }
@@ -74,7 +75,7 @@ impl Report<'_> {
 
     /// Returns a door whose file exists and is undamaged; otherwise reports why not. Reports each wrong
     /// line.
-    fn sound<T>(
+    fn open_or_report<T>(
         &mut self,
         path: &std::path::Path,
         opened: Result<T, Fault>,
@@ -106,7 +107,7 @@ impl Report<'_> {
     }
 
     /// Warns of settings that weaken the doors.
-    fn risks(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
+    fn warn_of_weak_settings(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
         let mut warn = |words: String| self.add(Level::Warning, "doors", words);
         match level {
             registry::Level::Off => {

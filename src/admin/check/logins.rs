@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, Group, User, access};
 
 use super::{Level, Report, mode_and_owner};
-use crate::config::applications::{Application, Who};
+use crate::config::applications::{AllowedUser, Application};
 use crate::config::settings::Settings;
 use crate::sys::pam_files;
 use crate::sys::process::LoginProgram;
@@ -57,7 +57,7 @@ impl Report<'_> {
             .map(|why| format!("command: {why}"))
             .into_iter()
             .collect();
-        warnings.extend(application.users.iter().filter_map(nobody));
+        warnings.extend(application.users.iter().filter_map(unknown_user));
         if application.users.is_empty() {
             warnings.push("users is empty, so no user may start it".to_owned());
         }
@@ -102,11 +102,11 @@ pub(super) fn cannot_run(program: &Path) -> Option<String> {
 }
 
 /// Returns a warning if there is no such user or group here.
-fn nobody(who: &Who) -> Option<String> {
+fn unknown_user(who: &AllowedUser) -> Option<String> {
     let (kind, there) = match who {
-        Who::Everybody => return None,
-        Who::User(user) => ("user", User::from_name(user.as_str()).map(|u| u.is_some())),
-        Who::Group(group) => (
+        AllowedUser::Anyone => return None,
+        AllowedUser::User(user) => ("user", User::from_name(user.as_str()).map(|u| u.is_some())),
+        AllowedUser::Group(group) => (
             "group",
             Group::from_name(group.as_str()).map(|g| g.is_some()),
         ),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
-use super::meets::{Meets, stranger};
+use super::decision_text::{DecisionText, unknown_machine};
 use super::{Both, done, many, word};
 use crate::config::paths::Paths;
 use crate::fault::Fault;
@@ -45,20 +45,15 @@ pub(super) fn now(paths: &Paths) -> String {
     let known = Both::open(paths).and_then(|both| {
         let level = both.outer.level()?;
         let settings = both.inner.settings()?;
-        let meets = stranger(level, &settings, both.inner.has_passwords()?);
+        let decision_text = unknown_machine(level, &settings, both.inner.has_passwords()?);
         let what = match level {
             Level::Off => "outer door: off (level 0)",
             Level::Open => "outer door: open",
             Level::Closed => "outer door: closed",
         };
-        let mut words = format!("{what}; {}", meets.words);
-        if level == Level::Open && meets.word == "refused" {
-            words += &format!(
-                "; {} sets a one-time password, {} prompts for a name instead, and {} authorizes a machine",
-                paths.cosadm("otp add NAME"),
-                paths.cosadm("settings set build-mode yes"),
-                paths.cosadm("machine add ID --name NAME")
-            );
+        let mut words = format!("{what}; {}", decision_text.words);
+        if level == Level::Open && decision_text.word == "refused" {
+            words += &format!("; {} sets a password", paths.cosadm("otp add NAME"));
         }
         Ok(words)
     });
@@ -76,7 +71,7 @@ pub(super) struct Status {
     pub(super) waiting: u64,
     file: PathBuf,
     settings: Settings,
-    meets: Meets,
+    decision_text: DecisionText,
 }
 
 impl Status {
@@ -94,7 +89,7 @@ impl Status {
                 .transpose()?,
             waiting,
             file: inner.file().to_owned(),
-            meets: stranger(level, &settings, waiting > 0),
+            decision_text: unknown_machine(level, &settings, waiting > 0),
             settings,
         })
     }
@@ -154,7 +149,7 @@ impl Status {
         ] {
             let _ = writeln!(text, "{name:<19} {value}");
         }
-        let _ = writeln!(text, "{}", self.meets.words);
+        let _ = writeln!(text, "{}", self.decision_text.words);
         if let Some(words) = self.not_taken_over() {
             let _ = writeln!(text, "{words}");
         }
@@ -180,8 +175,8 @@ impl Status {
             ("remote_only", Json::Bool(s.remote_only)),
             ("backdoor_password", Json::Bool(s.backdoor)),
             ("welcome", Json::text(&s.welcome)),
-            ("unknown", Json::text(self.meets.word)),
-            ("meaning", Json::text(&self.meets.words)),
+            ("unknown", Json::text(self.decision_text.word)),
+            ("meaning", Json::text(&self.decision_text.words)),
         ])
     }
 }

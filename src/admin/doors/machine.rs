@@ -57,7 +57,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     done(call, out, fields, words)?;
     warn_of_namesake(out, &doors.inner, &name, Some(&id))?;
-    if let Some(words) = kept_out(&paths, &doors.outer, &id)? {
+    if let Some(words) = still_denied(&paths, &doors.outer, &id)? {
         out.tell(words);
     }
     Ok(())
@@ -79,7 +79,7 @@ pub(super) fn warn_of_namesake(
 }
 
 /// Explains why a machine that was just authorized is still denied, if it is excluded.
-fn kept_out(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
+fn still_denied(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
     if outer.get(List::Exclude, id)?.is_some() {
         let delete = paths.cosadm(format_args!("exclude delete {id}"));
         return Ok(Some(format!(

@@ -2,15 +2,15 @@
 //! machines may connect (seed 002: SESTAB and IDMAINT).
 //!
 //! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings`, `sestab` and `edit` are
-//! the subcommands, and `menu` is the program on a terminal. Both call the same functions. `meets`
-//! describes the access decision in words, and `rows` writes long lists. Each
+//! the subcommands, and `menu` is the program on a terminal. Both call the same functions.
+//! `decision_text` describes the access decision in words, and `rows` writes long lists. Each
 //! change is one replacement of a file. A stored password must never be shown again.
 
+mod decision_text;
 pub(super) mod door;
 pub(super) mod edit;
 pub(super) mod exclude;
 pub(super) mod machine;
-mod meets;
 pub(super) mod menu;
 pub(super) mod otp;
 mod rows;
@@ -23,7 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use meets::stranger;
+pub(super) use decision_text::unknown_machine;
 use rows::numbered;
 
 use super::call::Call;
@@ -53,7 +53,7 @@ impl Both {
     fn close(&mut self, paths: &Paths) -> Result<u64, Fault> {
         let Self { outer, inner } = self;
         if inner.count()? == 0 {
-            return Err(over_nobody(paths, outer.level()?));
+            return Err(no_machine_authorized(paths, outer.level()?));
         }
         let machines = inner.machines()?.into_iter();
         outer.close(machines.map(|m| (m.id, m.name)).collect())
@@ -64,19 +64,17 @@ impl Both {
 const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are still allowed";
 
 /// Explains why the outer door is not closed while no machine is authorized.
-fn over_nobody(paths: &Paths, level: Level) -> Fault {
-    let add = paths.cosadm("machine add ID --name NAME");
-    let why =
-        format!("no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}");
-    if level == Level::Closed {
-        let words = format!("the outer door remains closed: {why}. {add} authorizes a machine");
-        return Fault::new(words);
-    }
-    let otp = paths.cosadm("otp add NAME");
-    let level = paths.cosadm("sestab level 2");
-    Fault::new(format!(
-        "the outer door is not closed: {why}. {add} authorizes a machine, {otp} allows one to register, and \
-         {level} closes the door anyway"
+fn no_machine_authorized(paths: &Paths, level: Level) -> Fault {
+    let outcome = match level {
+        Level::Closed => "remains closed",
+        Level::Off | Level::Open => "is not closed",
+    };
+    let words = format!(
+        "the outer door {outcome}: no machine is authorized, so closing it would deny every machine; {BUT_HOSTS}"
+    );
+    Fault::new(words).with_remedy(format!(
+        "to authorize one: {}",
+        paths.cosadm("machine add ID --name NAME")
     ))
 }
 
@@ -190,10 +188,9 @@ pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
         return Ok(());
     }
     let words = format!(
-        "others can write it (mode {mode:04o}), and could put a file beside that of the inner door; make \
-         a folder of its own (mkdir -m 700)"
+        "others can write it (mode {mode:04o}), and could put a file beside that of the inner door"
     );
-    Err(Fault::of(folder, words))
+    Err(Fault::of(folder, words).with_remedy("make a folder of its own: mkdir -m 700 FOLDER"))
 }
 
 /// Parses an operand as a machine ID.

@@ -3,8 +3,8 @@
 use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
+use super::decision_text::decision_text;
 use super::exclude::{known_name, named_by_the_inner_door, not_there, put};
-use super::meets::meets;
 use super::{BUT_HOSTS, day, done, id, machine_in_time, many, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::paths::Paths;
@@ -179,20 +179,15 @@ fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
     if outer.count(List::Include)? > 0 {
         return outer.set_level(Level::Closed);
     }
-    let is_closed = outer.level()? == Level::Closed;
-    let close = paths.cosadm("door close");
-    Err(Fault::new(if is_closed {
-        format!(
-            "the include list is empty, and the outer door remains closed: {BUT_HOSTS}. {close} fills \
-             the list with the authorized machines"
-        )
+    let words = if outer.level()? == Level::Closed {
+        format!("the include list is empty, and the outer door remains closed: {BUT_HOSTS}")
     } else {
-        let level = paths.cosadm("sestab level 2");
-        format!(
-            "the include list is empty: enforcing it would deny every machine; {BUT_HOSTS}. {close} fills \
-             it with the authorized machines, and {level} closes the door anyway"
-        )
-    }))
+        format!("enforcing an empty include list would deny every machine; {BUT_HOSTS}")
+    };
+    Err(Fault::new(words).with_remedy(format!(
+        "to fill it with the authorized machines: {}",
+        paths.cosadm("door close")
+    )))
 }
 
 /// Reports the level after a change.
@@ -262,9 +257,9 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
     let name = name.map_or(excluded, Ok)?;
     drop(outer);
     let status = Doors::of(&paths).look(id)?;
-    let any = meets(&status, false, is_local);
-    let host = meets(&status, true, is_local);
-    let here = meets(&status, false, true);
+    let any = decision_text(&status, false, is_local);
+    let host = decision_text(&status, true, is_local);
+    let here = decision_text(&status, false, true);
     // The inner door is not asked about an excluded machine, or at level 0.
     let is_asked = !status.excluded && status.level != Level::Off;
     let state = is_asked.then_some(match status.state {

@@ -59,17 +59,17 @@ pub(super) fn twice(
     prompt: &str,
     none: &[&[u8]],
 ) -> io::Result<Option<Password>> {
-    let first = unseen(terminal, prompt)?;
+    let first = read_hidden(terminal, prompt)?;
     if none.contains(&first.as_slice()) {
         return Ok(Some(first));
     }
-    let second = unseen(terminal, "The same again: ")?;
+    let second = read_hidden(terminal, "The same again: ")?;
     Ok(same_bytes(&first, &second).then_some(first))
 }
 
 /// Reads a line without echo. A signal that ends or stops this program takes effect only after the
 /// terminal is restored. If the program continues, it asks again.
-pub(super) fn unseen(terminal: &mut Terminal, prompt: &str) -> io::Result<Password> {
+pub(super) fn read_hidden(terminal: &mut Terminal, prompt: &str) -> io::Result<Password> {
     loop {
         terminal.wait_for_turn()?;
         let held = Held::new()?;

@@ -28,7 +28,7 @@ fn pump() -> (Pump<'static>, TcpStream) {
         is_watched: false,
         looked: Instant::now(),
         overdue: None,
-        deaf: false,
+        sending_ended: false,
         input: None,
         unread: None,
         allowance: Allowance::default(),

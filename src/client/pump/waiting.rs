@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Pump, connection};
 use crate::client::signals::SILENT;
 use crate::fault::Fault;
-use crate::sys::unsent::Outlook;
+use crate::sys::unsent::UnsentState;
 
 /// How often the socket is checked while the server has not acknowledged everything.
 const LOOK: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ impl Pump<'_> {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let socket = self.end.is_none().then(|| {
-            let out = !self.deaf && !self.outbox.is_empty();
+            let out = !self.sending_ended && !self.outbox.is_empty();
             let out = if out {
                 PollFlags::POLLOUT
             } else {
@@ -88,11 +88,11 @@ impl Pump<'_> {
         if is_watched && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             match self.unsent.look(self.socket.as_fd()) {
-                Outlook::Acknowledged => self.is_watched = false,
-                Outlook::Sent | Outlook::Waiting => {}
+                UnsentState::Acknowledged => self.is_watched = false,
+                UnsentState::Sent | UnsentState::Waiting => {}
                 // Read first what the server has sent before.
-                Outlook::Lost if is_readable => {}
-                Outlook::Lost => return Err(connection(&Errno::ETIMEDOUT.into())),
+                UnsentState::Lost if is_readable => {}
+                UnsentState::Lost => return Err(connection(&Errno::ETIMEDOUT.into())),
             }
         }
         Ok(ready)

@@ -386,7 +386,7 @@ impl Entry {
     /// signer. `None`: denied.
     pub fn user_for(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
         self.may_ask()
-            .then(|| self.users.whom(there, asked))
+            .then(|| self.users.map_user(there, asked))
             .flatten()
     }
 

@@ -84,13 +84,13 @@ impl Users {
     /// Returns the local user for the remote user `there` who asks for `asked`; `None`: denied. A
     /// user who asks for their own name, and is listed only with other names, gets the first of
     /// these.
-    pub fn whom(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
+    pub fn map_user(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
         match self {
             Self::SameName => (there == asked && asked.as_str() != ROOT).then(|| asked.clone()),
             Self::Pairs(pairs) => {
-                let mut his = pairs.iter().filter(|p| p.there == *there);
-                let named = his.clone().find(|p| p.here == *asked);
-                let first = || his.next().filter(|_| there == asked);
+                let mut mapped = pairs.iter().filter(|p| p.there == *there);
+                let named = mapped.clone().find(|p| p.here == *asked);
+                let first = || mapped.next().filter(|_| there == asked);
                 named.or_else(first).map(|p| p.here.clone())
             }
         }
@@ -106,39 +106,39 @@ impl Users {
 mod tests {
     use super::*;
 
-    fn whom(value: Option<&str>, there: &str, asked: &str) -> Option<String> {
+    fn map_user(value: Option<&str>, there: &str, asked: &str) -> Option<String> {
         let users = value.map_or(Users::SameName, |v| Users::parse(v).unwrap());
         let name = |n| UserName::parse(n).unwrap();
         users
-            .whom(&name(there), &name(asked))
+            .map_user(&name(there), &name(asked))
             .map(|u| u.to_string())
     }
 
     #[test]
     fn without_user_map_only_the_same_name_except_root() {
-        assert_eq!(whom(None, "alice", "alice").as_deref(), Some("alice"));
-        assert_eq!(whom(None, "alice", "bob"), None);
-        assert_eq!(whom(None, "alice", "root"), None);
-        assert_eq!(whom(None, "root", "root"), None);
-        assert_eq!(whom(None, "root", "alice"), None);
+        assert_eq!(map_user(None, "alice", "alice").as_deref(), Some("alice"));
+        assert_eq!(map_user(None, "alice", "bob"), None);
+        assert_eq!(map_user(None, "alice", "root"), None);
+        assert_eq!(map_user(None, "root", "root"), None);
+        assert_eq!(map_user(None, "root", "alice"), None);
     }
 
     #[test]
     fn user_map_pairs_and_nobody() {
         let some = Some("alice,bob:operator,bob:backup,carol:root");
-        assert_eq!(whom(some, "alice", "alice").as_deref(), Some("alice"));
-        assert_eq!(whom(some, "alice", "operator"), None);
-        assert_eq!(whom(some, "alice", "root"), None);
+        assert_eq!(map_user(some, "alice", "alice").as_deref(), Some("alice"));
+        assert_eq!(map_user(some, "alice", "operator"), None);
+        assert_eq!(map_user(some, "alice", "root"), None);
         // A client that names no user asks for its own name.
-        assert_eq!(whom(some, "bob", "bob").as_deref(), Some("operator"));
-        assert_eq!(whom(some, "bob", "backup").as_deref(), Some("backup"));
-        assert_eq!(whom(some, "bob", "root"), None);
-        assert_eq!(whom(some, "carol", "root").as_deref(), Some("root"));
-        assert_eq!(whom(some, "carol", "carol").as_deref(), Some("root"));
+        assert_eq!(map_user(some, "bob", "bob").as_deref(), Some("operator"));
+        assert_eq!(map_user(some, "bob", "backup").as_deref(), Some("backup"));
+        assert_eq!(map_user(some, "bob", "root"), None);
+        assert_eq!(map_user(some, "carol", "root").as_deref(), Some("root"));
+        assert_eq!(map_user(some, "carol", "carol").as_deref(), Some("root"));
         for user in ["dave", "operator", "root"] {
-            assert_eq!(whom(some, user, user), None, "{user}");
+            assert_eq!(map_user(some, user, user), None, "{user}");
         }
-        assert_eq!(whom(Some("-"), "alice", "alice"), None);
+        assert_eq!(map_user(Some("-"), "alice", "alice"), None);
     }
 
     #[test]

@@ -90,9 +90,9 @@ mod tests {
         // A fifo neither blocks nor is read.
         let fifo = scratch.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        let (tell, hear) = std::sync::mpsc::channel();
-        std::thread::spawn(move || tell.send(port_of(&fifo)));
-        let said = hear.recv_timeout(std::time::Duration::from_secs(30));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(port_of(&fifo)));
+        let said = receiver.recv_timeout(std::time::Duration::from_secs(30));
         assert_eq!(said, Ok(9002));
         assert_eq!(port_of(scratch.path()), 9002);
         assert_eq!(default_port(), port_of(Path::new("/etc/services")));

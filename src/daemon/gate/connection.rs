@@ -190,7 +190,7 @@ impl PreauthConnection {
     /// too early stays in the kernel.
     pub(super) fn read(&mut self) -> ReadOutcome {
         let Some(due) = self.stage.due() else {
-            return self.read_undue();
+            return self.check_while_waiting();
         };
         loop {
             let want = match self.partial.first_chunk::<LENGTH_BYTES>() {
@@ -233,7 +233,7 @@ impl PreauthConnection {
     ///
     /// Until the monitor has decided, reads nothing, because the next byte may be for the relay,
     /// but notices a hang-up. After a refusal the peer may only hang up.
-    fn read_undue(&self) -> ReadOutcome {
+    fn check_while_waiting(&self) -> ReadOutcome {
         if self.stage.awaits_verdict() {
             return if socket::has_hung_up(self.socket.as_fd()) {
                 ReadOutcome::Left
@@ -252,7 +252,7 @@ impl PreauthConnection {
     }
 
     /// Whether the peer has sent something before it was due.
-    pub(super) fn spoke_early(&self) -> bool {
+    pub(super) fn sent_early(&self) -> bool {
         socket::has_bytes(self.socket.as_fd())
     }
 

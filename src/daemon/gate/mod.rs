@@ -87,7 +87,7 @@ fn take_orders(
         match preauth_table.monitor.receive(buffer)? {
             Incoming::Message(message, fds) => {
                 let order = Order::decode(&message);
-                preauth_table.obey(
+                preauth_table.execute_order(
                     order.ok_or_else(|| Fault::new("an invalid order"))?,
                     fds,
                     now,

@@ -33,7 +33,7 @@ const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused peer may take to read its refusal.
-const FAREWELL: Duration = Duration::from_secs(5);
+const LINGERING_CLOSE: Duration = Duration::from_secs(5);
 
 /// How long the monitor may take for a decision. Longer than any limit of the monitor's own, of
 /// which `[login] time` is the longest.
@@ -55,7 +55,7 @@ pub(super) struct PreauthTable {
     /// events, and only while the monitor keeps up.
     eager: Vec<Connection>,
     /// Largest number of unauthenticated connections since memory was last returned to the system.
-    crowd: usize,
+    peak: usize,
 }
 
 impl PreauthTable {
@@ -72,7 +72,7 @@ impl PreauthTable {
             next: FIRST_CONNECTION as Connection,
             paused: None,
             eager: Vec::new(),
-            crowd: 0,
+            peak: 0,
         }
     }
 
@@ -139,7 +139,7 @@ impl PreauthTable {
                         e.raw_os_error(),
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
                     );
-                    if !short || !self.evict_greediest(now)? {
+                    if !short || !self.evict_from_largest_source(now)? {
                         self.paused = Some(now + PAUSE);
                         return Ok(());
                     }
@@ -159,16 +159,16 @@ impl PreauthTable {
         limits: &Limits,
         now: Instant,
     ) -> Result<(), Fault> {
-        self.sources.forgive(now);
+        self.sources.expire_penalties(now);
         if self.sources.held(from) >= self.sources.slots(from, limits, now) {
             let oldest = self.sources.of(from).find(|c| self.may_go(*c));
             let Some(oldest) = oldest else {
                 return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
             };
-            self.turn_out(oldest, Complaint::Evicted, now)?;
+            self.close_with_penalty(oldest, Complaint::Evicted, now)?;
         }
         if self.sources.is_full(from, limits) {
-            self.evict_greediest(now)?;
+            self.evict_from_largest_source(now)?;
         }
         let connection = self.next;
         if self.sources.is_full(from, limits) || self.register(&socket, connection).is_err() {
@@ -184,7 +184,7 @@ impl PreauthTable {
             connection,
             PreauthConnection::new(socket, from, now, deadline),
         );
-        self.crowd = self.crowd.max(self.unauthenticated.len());
+        self.peak = self.peak.max(self.unauthenticated.len());
         self.connection_is_ready(connection, now)
     }
 
@@ -206,10 +206,10 @@ impl PreauthTable {
 
     /// Evicts the oldest connection of the greediest source. Returns `false` if none may be
     /// evicted.
-    fn evict_greediest(&mut self, now: Instant) -> Result<bool, Fault> {
-        let oldest = self.sources.by_greed().find(|c| self.may_go(*c));
+    fn evict_from_largest_source(&mut self, now: Instant) -> Result<bool, Fault> {
+        let oldest = self.sources.largest_first().find(|c| self.may_go(*c));
         if let Some(oldest) = oldest {
-            self.turn_out(oldest, Complaint::Evicted, now)?;
+            self.close_with_penalty(oldest, Complaint::Evicted, now)?;
         }
         Ok(oldest.is_some())
     }
@@ -220,7 +220,7 @@ impl PreauthTable {
         };
         if !preauth.flush() {
             return match preauth.has_answered {
-                true => self.turn_out(connection, Complaint::Left, now),
+                true => self.close_with_penalty(connection, Complaint::Left, now),
                 false => self.forget(connection),
             };
         }
@@ -234,18 +234,20 @@ impl PreauthTable {
             ReadOutcome::Left if preauth.stage == Stage::Parked => Ok(()),
             ReadOutcome::Left if preauth.stage.due().is_none() => self.forget(connection),
             ReadOutcome::Left if preauth.has_spoken() => {
-                self.turn_out(connection, Complaint::Left, now)
+                self.close_with_penalty(connection, Complaint::Left, now)
             }
             // A port scan: not logged. Under inetd the monitor keeps the penalty.
             ReadOutcome::Left => {
                 let from = preauth.from;
-                self.punish(connection, Complaint::Probe, now);
+                self.penalise(connection, Complaint::Probe, now);
                 if self.listeners.is_empty() {
                     self.ask(&Question::TurnedAway(Complaint::Probe, from), Vec::new())?;
                 }
                 self.forget(connection)
             }
-            ReadOutcome::Malformed => self.turn_out(connection, Complaint::Malformed, now),
+            ReadOutcome::Malformed => {
+                self.close_with_penalty(connection, Complaint::Malformed, now)
+            }
         }
     }
 
@@ -271,7 +273,7 @@ impl PreauthTable {
                 preauth.asked_at = now;
                 let Ok(copy) = preauth.socket.try_clone() else {
                     // No descriptors left: close this connection, so that the others stay.
-                    return self.turn_out(connection, Complaint::Evicted, now);
+                    return self.close_with_penalty(connection, Complaint::Evicted, now);
                 };
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::ClientHello(connection, record), vec![copy])
@@ -332,7 +334,7 @@ impl PreauthTable {
             match stage {
                 Some(Stage::Parked) => self.send_refusal(connection, now)?,
                 Some(stage) => match stage.when_late() {
-                    Some(complaint) => self.turn_out(connection, complaint, now)?,
+                    Some(complaint) => self.close_with_penalty(connection, complaint, now)?,
                     None => self.forget(connection)?,
                 },
                 None => drop(self.deadlines.remove(&(at, connection))),
@@ -343,7 +345,7 @@ impl PreauthTable {
 
     fn send_refusal(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
         self.parked = self.parked.saturating_sub(1);
-        self.postpone(connection, now + FAREWELL);
+        self.postpone(connection, now + LINGERING_CLOSE);
         let Some(preauth) = self.unauthenticated.get_mut(&connection) else {
             return Ok(());
         };

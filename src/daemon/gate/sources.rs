@@ -14,7 +14,7 @@ use crate::ipc::gate::{Connection, Limits};
 #[derive(Default)]
 pub(super) struct Sources {
     by_source: HashMap<Source, BTreeSet<Connection>>,
-    greediest: BTreeSet<(usize, Source)>,
+    largest: BTreeSet<(usize, Source)>,
     total: usize,
     penalties: HashMap<Source, Instant>,
     /// When penalties end, IPv4 and IPv6 apart: a peer that owns a large IPv6 network must not push
@@ -55,11 +55,11 @@ impl Sources {
     pub(super) fn enter(&mut self, ip: IpAddr, connection: Connection) {
         let source = Source::of(ip);
         let held = self.by_source.entry(source).or_default();
-        self.greediest.remove(&(held.len(), source));
+        self.largest.remove(&(held.len(), source));
         if held.insert(connection) {
             self.total += 1;
         }
-        self.greediest.insert((held.len(), source));
+        self.largest.insert((held.len(), source));
     }
 
     /// Releases a slot.
@@ -68,14 +68,14 @@ impl Sources {
         let Some(held) = self.by_source.get_mut(&source) else {
             return;
         };
-        self.greediest.remove(&(held.len(), source));
+        self.largest.remove(&(held.len(), source));
         if held.remove(&connection) {
             self.total = self.total.saturating_sub(1);
         }
         if held.is_empty() {
             self.by_source.remove(&source);
         } else {
-            self.greediest.insert((held.len(), source));
+            self.largest.insert((held.len(), source));
         }
     }
 
@@ -89,15 +89,15 @@ impl Sources {
     }
 
     /// Returns all connections: the greediest sources first, and the oldest first within a source.
-    pub(super) fn by_greed(&self) -> impl Iterator<Item = Connection> + '_ {
-        self.greediest
+    pub(super) fn largest_first(&self) -> impl Iterator<Item = Connection> + '_ {
+        self.largest
             .iter()
             .rev()
             .flat_map(|(_, s)| self.by_source.get(s).into_iter().flatten().copied())
     }
 
     /// Adds to a source's penalty.
-    pub(super) fn punish(&mut self, ip: IpAddr, seconds: u32, limits: &Limits, now: Instant) {
+    pub(super) fn penalise(&mut self, ip: IpAddr, seconds: u32, limits: &Limits, now: Instant) {
         if seconds == 0 || self.exempt.has(ip) {
             return;
         }
@@ -121,7 +121,7 @@ impl Sources {
     }
 
     /// Forgets penalties that have ended.
-    pub(super) fn forgive(&mut self, now: Instant) {
+    pub(super) fn expire_penalties(&mut self, now: Instant) {
         for ends in &mut self.ends {
             while ends.first().is_some_and(|(end, _)| *end <= now) {
                 if let Some((_, source)) = ends.pop_first() {
@@ -160,20 +160,20 @@ mod tests {
         s.listed.add(ip("192.0.2.3"), 32);
         assert!(!s.is_full(ip("192.0.2.3"), &Limits::FEW));
         s.enter(ip("192.0.2.2"), 4);
-        assert_eq!(s.by_greed().next(), Some(2));
+        assert_eq!(s.largest_first().next(), Some(2));
         s.leave(ip("192.0.2.2"), 2);
         s.leave(ip("192.0.2.2"), 2);
         assert_eq!((s.total(), s.held(ip("192.0.2.2"))), (3, 2));
-        assert_eq!(s.by_greed().collect::<Vec<_>>(), [3, 4, 1]);
+        assert_eq!(s.largest_first().collect::<Vec<_>>(), [3, 4, 1]);
     }
 
     #[test]
     fn a_penalised_source_keeps_one_slot_and_a_listed_one_all() {
         let (mut s, l, now) = (Sources::default(), Limits::FEW, Instant::now());
         let (a, neighbour) = (ip("2001:db8::1"), ip("2001:db8::ffff"));
-        s.punish(a, 10, &l, now);
+        s.penalise(a, 10, &l, now);
         assert_eq!(s.slots(a, &l, now), 3);
-        s.punish(a, 10, &l, now);
+        s.penalise(a, 10, &l, now);
         assert_eq!(s.slots(a, &l, now), 1);
         assert_eq!(
             s.slots(neighbour, &l, now),
@@ -186,15 +186,15 @@ mod tests {
         s.listed.add(ip("2001:db8::"), 32);
         assert_eq!(s.slots(neighbour, &l, now), sources::RESERVED);
         let later = now + Duration::from_secs(21);
-        s.forgive(later);
+        s.expire_penalties(later);
         assert!(s.penalties.is_empty() && s.ends.iter().all(BTreeSet::is_empty));
         s.exempt.add(ip("198.51.100.1"), 32);
-        s.punish(ip("198.51.100.1"), 100, &l, now);
+        s.penalise(ip("198.51.100.1"), 100, &l, now);
         assert!(s.penalties.is_empty());
         for _ in 0..100 {
-            s.punish(a, 100, &l, now);
+            s.penalise(a, 100, &l, now);
         }
-        s.forgive(now + Duration::from_secs(601));
+        s.expire_penalties(now + Duration::from_secs(601));
         assert!(
             s.penalties.is_empty(),
             "a penalty never lasts longer than the maximum"
@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn many_ipv6_networks_do_not_push_an_ipv4_penalty_out_of_memory() {
         let (mut s, l, now) = (Sources::default(), Limits::FEW, Instant::now());
-        s.punish(ip("192.0.2.1"), 20, &l, now);
+        s.penalise(ip("192.0.2.1"), 20, &l, now);
         for n in 0..1000 {
-            s.punish(ip(&format!("2001:db8:{n:x}::1")), 600, &l, now);
+            s.penalise(ip(&format!("2001:db8:{n:x}::1")), 600, &l, now);
         }
         assert_eq!(s.slots(ip("192.0.2.1"), &l, now), 1);
         assert_eq!(s.penalties.len(), 1 + 100);

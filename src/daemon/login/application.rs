@@ -81,7 +81,7 @@ impl Application {
         let started = Started {
             pid: pid.as_raw(),
             texts: fit(std::mem::take(&mut *held.borrow_mut())),
-            variables: those_told(variables),
+            variables: reported_variables(variables),
         };
         Ok(Self {
             pid,
@@ -95,7 +95,7 @@ impl Application {
 
     /// Reports that the application runs, waits for its end and reports that. Reaps it once the
     /// monitor has received the report.
-    pub(super) fn attend(mut self, line: &Line) -> Result<(), Fault> {
+    pub(super) fn wait_and_report(mut self, line: &Line) -> Result<(), Fault> {
         let mut orphaned = self
             .started
             .take()
@@ -248,7 +248,7 @@ fn environment(launch: &Launch, variables: &[CString]) -> Vec<CString> {
 /// Returns those of PAM's variables that the monitor gets, for the cleanup worker: as many as a
 /// message holds. A user may set more of them (pam_env(8), `user_readenv`), and a message that
 /// cannot be sent would end the user's session.
-fn those_told(variables: Vec<CString>) -> Vec<CString> {
+fn reported_variables(variables: Vec<CString>) -> Vec<CString> {
     /// Bytes, each variable with its length before it, and number of variables: half of a message.
     const ROOM: usize = MESSAGE / 2;
     const MOST: usize = 2048;

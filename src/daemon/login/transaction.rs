@@ -109,7 +109,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
     let application = Application::start(&launch, &account, fds, pam.as_mut(), held);
     line.lift_deadline();
     let ended = match application {
-        Ok(application) => application.attend(line),
+        Ok(application) => application.wait_and_report(line),
         Err(e) => {
             close(pam.as_mut());
             return Err(failed(e));

@@ -117,7 +117,7 @@ impl Answers {
 /// Loads what the look-up of a user needs, unless that would ask a directory server. No server may
 /// be asked before a client has authenticated.
 fn warm() {
-    if account::asks_nobody_else(&std::fs::read("/etc/nsswitch.conf").unwrap_or_default()) {
+    if account::is_local_only(&std::fs::read("/etc/nsswitch.conf").unwrap_or_default()) {
         let _ = account::look_up("root");
     }
 }

@@ -180,7 +180,7 @@ impl Accounts {
 
     /// Whether this user ID is in `/etc/passwd`, or was found lately: it is a user's, and not one
     /// of a user's many subordinate IDs (subuid(5)).
-    pub(super) fn is_somebody(&mut self, look_ups: &mut LookUps, uid: u32) -> bool {
+    pub(super) fn user_exists(&mut self, look_ups: &mut LookUps, uid: u32) -> bool {
         self.forget_changed(look_ups);
         let local = self.local.get_or_insert_with(local_numbers);
         local.contains(&uid) || self.names.contains_key(&uid)
@@ -224,7 +224,12 @@ impl Accounts {
     }
 
     /// Handles the end of a look-up.
-    pub(super) fn heard(&mut self, which: LookUp, found: Option<&UserRecord>, now: Instant) {
+    pub(super) fn look_up_ended(
+        &mut self,
+        which: LookUp,
+        found: Option<&UserRecord>,
+        now: Instant,
+    ) {
         let Some(looking) = self.looking.remove(&which) else {
             return;
         };
@@ -326,7 +331,7 @@ fn stamps() -> [Stamp; FILES.len()] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::look_ups::tests::{one_deaf, reap};
+    use super::super::look_ups::tests::{one_unresponsive, reap};
     use super::*;
     use crate::sys::id_number::IdNumber;
 
@@ -367,13 +372,13 @@ mod tests {
             (USERS_AT_ONCE, NUMBERS - 1, false, true),
         ] {
             let is_asked = |known| matches!(known, Known::Looking(_));
-            let (mut all, poll) = one_deaf();
+            let (mut all, poll) = one_unresponsive();
             let now = Instant::now();
             let found =
                 looking(names, numbers).find(&mut all, poll.registry(), "no-such-user", now);
             assert_eq!(is_asked(found), name_may);
             reap(all);
-            let (mut all, poll) = one_deaf();
+            let (mut all, poll) = one_unresponsive();
             let found =
                 looking(names, numbers).find_number(&mut all, poll.registry(), 4_000_000_001, now);
             assert_eq!(is_asked(found), number_may);
@@ -393,8 +398,8 @@ mod tests {
     fn existing_user_id_is_known() {
         let mut accounts = Accounts::new(None);
         let mut look_ups = LookUps::new(None);
-        assert!(accounts.is_somebody(&mut look_ups, 0));
-        assert!(!accounts.is_somebody(&mut look_ups, 4_000_000_001));
+        assert!(accounts.user_exists(&mut look_ups, 0));
+        assert!(!accounts.user_exists(&mut look_ups, 4_000_000_001));
     }
 
     /// The name in the record comes from an NSS module.
@@ -403,7 +408,7 @@ mod tests {
         let mut accounts = Accounts::new(None);
         let now = Instant::now();
         looking(&mut accounts, Whom::Name("alias".into()));
-        accounts.heard(1, Some(&root()), now);
+        accounts.look_up_ended(1, Some(&root()), now);
         assert!(knows(&mut accounts, "alias", now));
         assert!(accounts.knows_any(now) && !accounts.knows_any(now + FRESH));
     }
@@ -415,7 +420,7 @@ mod tests {
         let now = Instant::now();
         looking(&mut accounts, Whom::Name("alias".into()));
         accounts.changes += 1;
-        accounts.heard(1, Some(&root()), now);
+        accounts.look_up_ended(1, Some(&root()), now);
         assert!(!accounts.knows_any(now));
     }
 

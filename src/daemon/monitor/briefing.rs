@@ -18,7 +18,7 @@ const NETWORKS: usize = 1024;
 
 impl Monitor {
     /// Sends limits, networks, and listeners.
-    pub(super) fn brief_gate(&mut self) {
+    pub(super) fn configure_gate(&mut self) {
         self.gate_is_empty = false;
         self.send_to_gate(Order::Limits(self.limits()).encode());
         self.send_networks();
@@ -123,7 +123,7 @@ impl Monitor {
         now: Instant,
     ) {
         let name = self.hosts.looked_up(which).cloned();
-        let (names, unresolved) = self.hosts.heard(which, found, now);
+        let (names, unresolved) = self.hosts.look_up_ended(which, found, now);
         self.resolve_names(now);
         if let Some((name, why)) = unresolved {
             let why = format!("its name does not resolve ({why}); it will be looked up again");

@@ -157,7 +157,7 @@ impl<T: Default> Callers<T> {
         &mut self,
         registry: &Registry,
         may: impl Fn(u32) -> bool,
-        mut is_somebody: impl FnMut(u32) -> bool,
+        mut user_exists: impl FnMut(u32) -> bool,
         now: Instant,
     ) {
         for _ in 0..AT_ONCE {
@@ -174,11 +174,12 @@ impl<T: Default> Callers<T> {
                 Ok(None) | Err(_) => return,
             };
             let uid = socket.user();
-            let his = self.line.iter().filter(|w| w.uid == uid).count();
-            if his == 0 && self.has_slot(uid) {
-                self.let_in(registry, socket, uid, now);
-            } else if his < self.terms.line_each
-                && (self.has_room_in_line(his) || self.nobody_makes_way(uid, &mut is_somebody))
+            let own_count = self.line.iter().filter(|w| w.uid == uid).count();
+            if own_count == 0 && self.has_slot(uid) {
+                self.accept_caller(registry, socket, uid, now);
+            } else if own_count < self.terms.line_each
+                && (self.has_room_in_queue(own_count)
+                    || self.displace_unknown_user(uid, &mut user_exists))
             {
                 let until = now + self.terms.time;
                 self.line.push_back(Waiting { socket, uid, until });
@@ -191,9 +192,9 @@ impl<T: Default> Callers<T> {
         }
     }
 
-    /// Whether the queue takes one more of a user who has `his` entries in it. If it is full, the
-    /// last entry of the user with the most entries is removed to make room.
-    fn has_room_in_line(&mut self, his: usize) -> bool {
+    /// Whether the queue takes one more of a user who has `own_count` entries in it. If it is full,
+    /// the last entry of the user with the most entries is removed to make room.
+    fn has_room_in_queue(&mut self, own_count: usize) -> bool {
         if self.line.len() < self.terms.line {
             return true;
         }
@@ -205,7 +206,7 @@ impl<T: Default> Callers<T> {
             return false;
         };
         let last = self.line.iter().rposition(|w| w.uid == uid);
-        last.filter(|_| most > his + 1)
+        last.filter(|_| most > own_count + 1)
             .and_then(|at| self.line.remove(at))
             .is_some()
     }
@@ -213,11 +214,15 @@ impl<T: Default> Callers<T> {
     /// Whether the last queued client whose user does not exist was removed for one whose user
     /// does. One user may own thousands of user IDs; without a name each counts as a user of its
     /// own.
-    fn nobody_makes_way(&mut self, uid: u32, is_somebody: &mut impl FnMut(u32) -> bool) -> bool {
-        if !is_somebody(uid) {
+    fn displace_unknown_user(
+        &mut self,
+        uid: u32,
+        user_exists: &mut impl FnMut(u32) -> bool,
+    ) -> bool {
+        if !user_exists(uid) {
             return false;
         }
-        let last = self.line.iter().rposition(|w| !is_somebody(w.uid));
+        let last = self.line.iter().rposition(|w| !user_exists(w.uid));
         last.and_then(|at| self.line.remove(at)).is_some()
     }
 
@@ -268,17 +273,23 @@ impl<T: Default> Callers<T> {
             if !self.has_slot(uid) {
                 next += 1;
             } else if let Some(waiting) = self.line.remove(next) {
-                self.let_in(registry, waiting.socket, uid, now);
+                self.accept_caller(registry, waiting.socket, uid, now);
             }
         }
     }
 
     fn has_slot(&self, uid: u32) -> bool {
-        let his = self.all.values().filter(|c| c.uid == uid).count();
-        his < self.terms.each && self.all.len() < self.terms.most
+        let own_count = self.all.values().filter(|c| c.uid == uid).count();
+        own_count < self.terms.each && self.all.len() < self.terms.most
     }
 
-    fn let_in(&mut self, registry: &Registry, socket: untrusted::Caller, uid: u32, now: Instant) {
+    fn accept_caller(
+        &mut self,
+        registry: &Registry,
+        socket: untrusted::Caller,
+        uid: u32,
+        now: Instant,
+    ) {
         let event_source = (self.event_source)(self.next);
         let fd = socket.as_fd().as_raw_fd();
         let registered = registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE);
@@ -309,7 +320,11 @@ impl<T: Default> Callers<T> {
     }
 
     /// Returns a client's message, if there is one. Drops a client that is gone or sends too much.
-    pub(super) fn hear(&mut self, id: u64, buffer: &mut [u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn handle_messages(
+        &mut self,
+        id: u64,
+        buffer: &mut [u8],
+    ) -> Option<Zeroizing<Vec<u8>>> {
         let caller = self.all.get_mut(&id)?;
         match caller.channel.receive(buffer) {
             Ok(Incoming::Message(message, _)) => {
@@ -372,7 +387,7 @@ impl<T: Default> Callers<T> {
     }
 
     /// Drops clients whose time is over.
-    pub(super) fn tend(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         self.all.retain(|_, c| c.until > now);
         self.line.retain(|w| w.until > now);
     }
@@ -403,15 +418,15 @@ mod tests {
         for uid in [100_001, 7, 100_002] {
             stand(&mut callers, uid);
         }
-        let mut is_somebody = |uid| uid < 100;
-        assert!(!callers.has_room_in_line(0), "each has one");
-        assert!(!callers.nobody_makes_way(100_003, &mut is_somebody));
+        let mut user_exists = |uid| uid < 100;
+        assert!(!callers.has_room_in_queue(0), "each has one");
+        assert!(!callers.displace_unknown_user(100_003, &mut user_exists));
         for left in [vec![100_001, 7, 8], vec![7, 8, 8]] {
-            assert!(callers.nobody_makes_way(8, &mut is_somebody));
+            assert!(callers.displace_unknown_user(8, &mut user_exists));
             stand(&mut callers, 8);
             let uids: Vec<u32> = callers.line.iter().map(|w| w.uid).collect();
             assert_eq!(uids, left);
         }
-        assert!(!callers.nobody_makes_way(9, &mut is_somebody));
+        assert!(!callers.displace_unknown_user(9, &mut user_exists));
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Child {
     /// Its channel from its start until it is sandboxed, if the monitor waits for that.
     coming: Option<Channel>,
     /// Whether it has still to be sent its sandbox configuration.
-    untold: bool,
+    needs_config: bool,
     /// Until when it must have reported its sandbox, if the monitor does not wait for that.
     due: Option<Instant>,
     watch: Option<Watch>,
@@ -50,7 +50,7 @@ impl Child {
             pid: None,
             channel: None,
             coming: None,
-            untold: false,
+            needs_config: false,
             due: None,
             watch: None,
             started: Instant::now(),
@@ -83,11 +83,11 @@ impl Child {
             Role::Relay => OomPriority::Relay,
         };
         self.pid = Some(match copy {
-            Some(run) => process::apart(run, theirs.as_fd(), standing)?,
+            Some(run) => process::fork_main(run, theirs.as_fd(), standing)?,
             None => process::again(argv0, theirs.as_fd(), standing)?,
         });
         self.coming = Some(ours);
-        self.untold = true;
+        self.needs_config = true;
         Ok(())
     }
 
@@ -97,9 +97,9 @@ impl Child {
     /// Fails if it has died.
     pub(super) fn send_in(&mut self, into: Option<&SandboxConfig>) -> Result<(), Fault> {
         let channel = self.coming.as_mut().or(self.channel.as_mut());
-        if let Some(channel) = channel.filter(|_| self.untold) {
+        if let Some(channel) = channel.filter(|_| self.needs_config) {
             channel.send(sandbox_config::order(into), Vec::new())?;
-            self.untold = false;
+            self.needs_config = false;
             self.due = Some(Instant::now() + BEGINNING);
         }
         Ok(())

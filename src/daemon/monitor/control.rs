@@ -81,7 +81,7 @@ impl Monitor {
             return;
         }
         let mut buffer = [0; QUESTION];
-        let Some(message) = self.control.hear(id, &mut buffer) else {
+        let Some(message) = self.control.handle_messages(id, &mut buffer) else {
             return;
         };
         let Some(caller) = self.control.get(id).filter(|c| c.state.counting.is_none()) else {
@@ -91,7 +91,7 @@ impl Monitor {
             Some(Question::Who) => {
                 let counting = self.sessions.count_bytes();
                 caller.state.counting = Some((counting, now + COUNTING));
-                self.tell_who(now);
+                self.answer_session_lists(now);
             }
             Some(Question::Kill(session)) => {
                 let uid = caller.uid;
@@ -110,7 +110,7 @@ impl Monitor {
     }
 
     /// Answers the administrators whose sessions have all counted, or whose time to wait is over.
-    pub(super) fn tell_who(&mut self, now: Instant) {
+    pub(super) fn answer_session_lists(&mut self, now: Instant) {
         let sessions = &self.sessions;
         let done = |counting: &Option<(Vec<u64>, Instant)>| {
             counting.as_ref().is_some_and(|(waiting, until)| {
@@ -164,7 +164,7 @@ impl Monitor {
         all.dedup();
         let cut = all.iter().filter(|id| self.kill_session(**id, uid, now));
         let cut = cut.count();
-        let count = cut + self.send_away(machine);
+        let count = cut + self.refuse_undecided(machine);
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         let pairs: [(&str, &dyn std::fmt::Display); 3] =
             [("machine", &machine), ("sessions", &count), ("uid", &uid)];

@@ -9,7 +9,7 @@ pub(super) const GATE: Token = Token(1);
 pub(super) const RELAY: Token = Token(2);
 pub(super) const SIGN: Token = Token(3);
 pub(super) const CONTROL: Token = Token(4);
-pub(super) const DOOR: Token = Token(5);
+pub(super) const REGISTRY_WORKER: Token = Token(5);
 pub(super) const GUARD: Token = Token(6);
 
 /// How many kinds of source have many instances: session, job, and so on. As many numbers, the
@@ -36,13 +36,13 @@ pub(super) enum EventSource {
     /// A client of the signer's socket.
     WantsSignature(u64),
     /// The registry worker.
-    Door,
+    RegistryWorker,
     /// The administrator's socket.
     Control,
     /// A client of the administrator's socket.
     Administers(u64),
     /// None.
-    Nobody,
+    Unknown,
 }
 
 pub(super) fn session(id: u64) -> Token {
@@ -87,14 +87,14 @@ pub(super) fn source(event_source: Token) -> EventSource {
         (GUARD, _) => EventSource::Guard,
         (SIGN, _) => EventSource::Sign,
         (CONTROL, _) => EventSource::Control,
-        (DOOR, _) => EventSource::Door,
+        (REGISTRY_WORKER, _) => EventSource::RegistryWorker,
         (_, 0) => EventSource::Session(id),
         (_, 1) => EventSource::Job(id),
         (_, 2) => EventSource::LookUp(id),
         (_, 3) => EventSource::Login(id),
         (_, 4) => EventSource::WantsSignature(id),
         (_, 5) => EventSource::Administers(id),
-        (_, _) => EventSource::Nobody,
+        (_, _) => EventSource::Unknown,
     }
 }
 

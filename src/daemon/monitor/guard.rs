@@ -151,7 +151,7 @@ impl Groups {
     /// Fails if no process is available.
     pub(super) fn to_background(&self) -> nix::Result<OwnedFd> {
         match &self.numbers {
-            Some(numbers) => numbers.taken_along(process::to_background),
+            Some(numbers) => numbers.in_fork(process::to_background),
             None => process::to_background(),
         }
     }
@@ -381,7 +381,7 @@ fn wait_and_end(numbers: &Numbers) -> u8 {
 pub fn standby_main() -> u8 {
     process::set_name("cos: guard");
     let _ = nix::unistd::chdir("/");
-    let process = standby::settle_in();
+    let process = standby::init_process();
     let mut numbers = std::env::args().skip(1).map(|n| n.parse::<i32>());
     let (Some(Ok(after)), Some(Ok(number))) = (numbers.next(), numbers.next()) else {
         return process::FAILURE;

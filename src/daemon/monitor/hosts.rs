@@ -284,7 +284,7 @@ impl Hosts {
     }
 
     /// Queues the names that are due again.
-    pub(super) fn tend(&mut self, now: Instant) {
+    pub(super) fn queue_due_names(&mut self, now: Instant) {
         for (name, ended) in &mut self.ended {
             if ended.due().is_some_and(|due| due <= now) {
                 // It is due once: the end of the look-up sets the next time.
@@ -339,7 +339,7 @@ impl Hosts {
     }
 
     /// Handles the end of a name's look-up.
-    pub(super) fn heard(
+    pub(super) fn look_up_ended(
         &mut self,
         which: LookUp,
         found: Result<Vec<IpAddr>, String>,

@@ -27,7 +27,7 @@ use crate::ipc::gate::{Complaint, Order, Question};
 use crate::log::Level;
 use crate::refusal::Cause;
 use crate::registry::Id;
-use crate::sys::process::{self, Apart};
+use crate::sys::process::{self, ChildMains};
 use crate::sys::sandbox::Role;
 use crate::sys::{locks, socket};
 
@@ -68,16 +68,16 @@ pub(super) struct Begun {
 /// are forks without an exec: this process has read nothing yet that they must not have.
 pub(super) fn begin(
     asked: &Asked,
-    apart: &Apart,
+    child_mains: &ChildMains,
     saved_stderr: &mut Option<process::SavedStderr>,
 ) -> Result<Begun, Fault> {
     let connection = adopted()?;
     let peer = socket::peer(connection.as_fd())?.ip();
     *saved_stderr = Some(process::silence_stderr(asked.stderr)?);
     let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
-    gate.launch(Some(apart.gate))?;
-    let look_up = Process::launch(Some(apart.lookup))?;
-    relay.launch(Some(apart.relay))?;
+    gate.launch(Some(child_mains.gate))?;
+    let look_up = Process::launch(Some(child_mains.lookup))?;
+    relay.launch(Some(child_mains.relay))?;
     Ok(Begun {
         connection: InetdConnection {
             connection: Some(connection),
@@ -130,7 +130,7 @@ impl Monitor {
         let admitted = table.map(|t| t.admit(source, listed.has(peer), &limits, locks::uptime()));
         match admitted {
             Some(Ok(Admission::NoSlot)) if self.hosts.is_resolving() => return,
-            Some(Ok(Admission::NoSlot)) => return self.turn_away(Complaint::NoSlot),
+            Some(Ok(Admission::NoSlot)) => return self.close_unanswered(Complaint::NoSlot),
             Some(Ok(Admission::Slot(slot))) => connection.slot = Some(slot),
             Some(Err(why)) => self.lose_table(&why),
             None => {}
@@ -156,7 +156,7 @@ impl Monitor {
     }
 
     /// Closes the connection without an answer to the peer.
-    fn turn_away(&mut self, why: Complaint) {
+    fn close_unanswered(&mut self, why: Complaint) {
         let Some(connection) = &mut self.inetd else {
             return;
         };
@@ -202,7 +202,7 @@ impl Monitor {
             self.leave_slot();
             return self.interrupt_login(id, Cause::Busy, MADE_ROOM);
         }
-        self.turn_away(Complaint::Evicted);
+        self.close_unanswered(Complaint::Evicted);
     }
 
     /// Notes the connection's stage in the table. `false`: another monitor has evicted it.
@@ -234,11 +234,11 @@ impl Monitor {
                 // keep gate and look-up process from a processor, later it would delay the command.
                 let _ = self.relay.send_in(self.sandbox_config.as_ref());
                 if !self.set_stage(PreauthStage::Asking) {
-                    self.turn_away(Complaint::Evicted);
+                    self.close_unanswered(Complaint::Evicted);
                     return false;
                 }
             }
-            Question::TurnedAway(why, _) => self.punish(sources::price(why, &self.limits())),
+            Question::TurnedAway(why, _) => self.penalise(sources::price(why, &self.limits())),
             Question::Hello(..) | Question::Gone(_) | Question::Left(_) | Question::Empty => {}
         }
         true
@@ -334,7 +334,7 @@ impl Monitor {
                 self.set_stage(PreauthStage::Prompted);
             }
             Some(Order::Deny(_, _, seconds, _)) => {
-                self.punish(seconds);
+                self.penalise(seconds);
                 self.logins.hand_back();
                 self.set_stage(match self.logins.has_shared_slot() {
                     true => PreauthStage::Refused,
@@ -349,7 +349,7 @@ impl Monitor {
             }
             Some(Order::Close(_)) => {
                 let price = sources::price(Complaint::Malformed, &self.limits());
-                self.punish(price);
+                self.penalise(price);
             }
             Some(Order::Taken(_)) => {
                 self.leave_slot();
@@ -370,11 +370,11 @@ impl Monitor {
         };
         if self.stopping.is_none() && self.inetd.as_ref().is_some_and(is_unauthenticated) {
             let price = sources::price(Complaint::Malformed, &self.limits());
-            self.punish(price);
+            self.penalise(price);
         }
     }
 
-    fn punish(&mut self, seconds: u32) {
+    fn penalise(&mut self, seconds: u32) {
         let limits = self.limits();
         let Some(connection) = &self.inetd else {
             return;
@@ -389,7 +389,7 @@ impl Monitor {
             return;
         };
         let source = Source::of(connection.peer);
-        if let Err(why) = table.punish(source, seconds, &limits, locks::uptime()) {
+        if let Err(why) = table.penalise(source, seconds, &limits, locks::uptime()) {
             self.lose_table(&why);
         }
     }

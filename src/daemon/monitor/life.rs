@@ -35,7 +35,7 @@ impl Monitor {
 
     fn children_ended(&mut self, now: Instant) {
         self.unreaped.retain(|pid| !process::reap(*pid));
-        for id in self.sessions.unwatched() {
+        for id in self.sessions.jobs_without_pidfd() {
             let finished = self.sessions.job_ended(id, now);
             self.log_end(finished);
         }
@@ -157,32 +157,32 @@ impl Monitor {
             self.log.tell_suppressed();
         }
         if self.hosts.deadline().is_some_and(|at| at <= now) {
-            self.hosts.tend(now);
+            self.hosts.queue_due_names(now);
             self.resolve_names(now);
         }
         if self.awaited_deadline().is_some_and(|at| at <= now) {
-            self.tend_awaited(now);
+            self.continue_overdue_awaited(now);
         }
         if self.look_ups.deadline().is_some_and(|at| at <= now) {
-            self.look_ups.tend(self.poll.registry(), now);
+            self.look_ups.expire(self.poll.registry(), now);
         }
         if self.sessions.deadline().is_some_and(|at| at <= now) {
-            for finished in self.sessions.tend_hung(now) {
+            for finished in self.sessions.advance_hung(now) {
                 self.log_end(Some(finished));
             }
         }
         if self.logins.deadline().is_some_and(|at| at <= now) {
-            self.tend_logins(now);
+            self.expire_logins(now);
         }
         if self.doors.deadline().is_some_and(|at| at <= now) {
-            self.tend_registry(now);
+            self.expire_registry_questions(now);
         }
         if self.sign_socket.deadline().is_some_and(|at| at <= now) {
-            self.sign_socket.tend(now);
+            self.sign_socket.expire(now);
         }
         if self.control_deadline().is_some_and(|at| at <= now) {
-            self.tell_who(now);
-            self.control.tend(now);
+            self.answer_session_lists(now);
+            self.control.expire(now);
         }
         if self.claim.due().is_some_and(|at| at <= now) {
             self.claim_run_folder(now);

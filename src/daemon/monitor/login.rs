@@ -10,15 +10,15 @@ use std::time::Instant;
 use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
+use super::conversation::Conversation;
 use super::login_end::ASKED_ON;
-use super::logins::{Answered, Detached, Login, LoginId, MADE_ROOM, Room, Stage, Who};
+use super::logins::{Answered, Detached, Login, LoginId, LoginSubject, MADE_ROOM, Room, Stage};
 use super::pipeline::Handover;
 use super::preauth::{Preauth, Reject};
 use super::refuse::LEFT;
 use super::sessions::shares::Holder;
 use super::sessions::who::info;
 use super::sessions::{Leader, SessionInfo};
-use super::talk::Talk;
 use crate::auth::LoginClaim;
 use crate::auth::policy::{self, Caller, Granted, Gui};
 use crate::config::name::UserName;
@@ -43,19 +43,19 @@ impl Monitor {
     pub(super) fn begin_login(
         &mut self,
         connection: Connection,
-        who: Who,
+        who: LoginSubject,
         socket: OwnedFd,
-        talk: Option<Box<Talk>>,
+        conversation: Option<Box<Conversation>>,
         welcome: Vec<Text>,
         now: Instant,
     ) -> Result<(), Reject> {
         let (peer, request, user, remote_user, task) = match &who {
-            Who::LoginClaim(known) => {
+            LoginSubject::LoginClaim(known) => {
                 let c = known.inner();
                 let request = c.request();
                 (c.peer(), request, c.user(), "", Task::Authenticate)
             }
-            Who::Host(known, user) => {
+            LoginSubject::Host(known, user) => {
                 let p = known.inner();
                 let (request, caller) = (p.request(), p.request().caller_user.as_str());
                 (p.peer(), request, user, caller, Task::Trust)
@@ -73,7 +73,7 @@ impl Monitor {
         if socket::has_hung_up(socket.as_fd()) {
             return Err(Reject::Left(peer));
         }
-        let is_unauthenticated = matches!(who, Who::LoginClaim(_));
+        let is_unauthenticated = matches!(who, LoginSubject::LoginClaim(_));
         let refuse = |words| {
             Err(Refusal::new(Cause::Busy, format!("{asks}{words}"))
                 .of(peer)
@@ -96,7 +96,7 @@ impl Monitor {
         );
         let until = now + self.settings.login.time;
         let mut login = Login::new(connection, peer, who, socket, begin, asks, until);
-        (login.talk, login.welcome) = (talk, welcome);
+        (login.conversation, login.welcome) = (conversation, welcome);
         let id = self.logins.add(login);
         self.unauthenticated
             .insert(connection, Preauth::LoggingIn(id));
@@ -124,7 +124,7 @@ impl Monitor {
             match login.channel().map(|c| c.receive(buffer)) {
                 Some(Ok(Incoming::Message(message, _))) => {
                     match WorkerToMonitor::decode(&message) {
-                        Some(word) => self.obey_worker(id, word, now),
+                        Some(word) => self.handle_worker_message(id, word, now),
                         None => self.logins.kill(id),
                     }
                 }
@@ -138,7 +138,7 @@ impl Monitor {
         self.grant_pam_slots(now);
     }
 
-    fn obey_worker(&mut self, id: LoginId, word: WorkerToMonitor, now: Instant) {
+    fn handle_worker_message(&mut self, id: LoginId, word: WorkerToMonitor, now: Instant) {
         let Some(login) = self.logins.get(id) else {
             return;
         };
@@ -192,8 +192,8 @@ impl Monitor {
     /// Decides whether the authenticated user may start the requested application.
     fn grant_login(&mut self, id: LoginId, known: Known, now: Instant) -> Result<(), Reject> {
         let holders = match self.logins.get(id).and_then(|login| login.who.as_ref()) {
-            Some(Who::Host(host, _)) => Holder::of(host.inner()),
-            Some(Who::LoginClaim(_)) => vec![Holder::User(known.account.name.clone())],
+            Some(LoginSubject::Host(host, _)) => Holder::of(host.inner()),
+            Some(LoginSubject::LoginClaim(_)) => vec![Holder::User(known.account.name.clone())],
             None => Vec::new(),
         };
         let cannot = self.cannot_start_for(&holders);
@@ -206,10 +206,10 @@ impl Monitor {
             return Err(Refusal::new(Cause::Busy, why).of(peer).into());
         }
         let caller = match login.who.take() {
-            Some(Who::LoginClaim(login_claim)) => Caller::AuthenticatedUser(Box::new(
+            Some(LoginSubject::LoginClaim(login_claim)) => Caller::AuthenticatedUser(Box::new(
                 LoginClaim::believed(login_claim, known.account),
             )),
-            Some(Who::Host(host, _)) => {
+            Some(LoginSubject::Host(host, _)) => {
                 let account = same_user(&login.begin, known.account)?;
                 policy::check_account(host.inner(), &account).map_err(|r| r.of(peer))?;
                 Caller::Host(host, account)
@@ -278,14 +278,14 @@ impl Monitor {
             }
             // The peer has left. An application that was to run detached goes on.
             if !detach {
-                self.hang_up_unseen(id, session, info(&granted), "client-gone", now);
+                self.hang_up_unreported(id, session, info(&granted), "client-gone", now);
             }
             return Ok(());
         };
         self.unauthenticated.remove(&connection);
         self.send_to_gate(Order::Taken(connection).encode());
         let leader = if detach {
-            Leader::Nobody
+            Leader::Detached
         } else {
             Leader::Workers(pid)
         };
@@ -315,7 +315,7 @@ impl Monitor {
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
             if !detach {
-                self.hang_up_unseen(id, session, info(&granted), "cut", now);
+                self.hang_up_unreported(id, session, info(&granted), "cut", now);
             }
         } else if detach {
             let finished = self.sessions.told(session, End::Exited(0), now);
@@ -325,7 +325,7 @@ impl Monitor {
     }
 
     /// Hangs up an application that runs already and has not become a session.
-    fn hang_up_unseen(
+    fn hang_up_unreported(
         &mut self,
         id: LoginId,
         session: u64,

@@ -98,7 +98,9 @@ impl Monitor {
         let Some(login) = self.logins.get(id) else {
             return Ok(());
         };
-        let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
+        let (Stage::Prompted(expected), Some(conversation)) =
+            (&login.stage, &mut login.conversation)
+        else {
             return Err(Reject::Closed("answers without a prompt", Some(login.peer)));
         };
         let peer = login.peer;
@@ -110,7 +112,7 @@ impl Monitor {
             return Err(Reject::Closed("bytes behind answers", Some(peer)));
         }
         let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
-        let text = talk.open(record).map_err(refuse)?;
+        let text = conversation.open(record).map_err(refuse)?;
         let answers = Answers::decode(&text, *expected).map_err(refuse)?;
         login.asked = now;
         if login.answers == Answered::Nothing {

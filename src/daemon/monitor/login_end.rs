@@ -39,7 +39,7 @@ impl Monitor {
             let mut detached = login.detached.take();
             login.close(check);
             if let (Stage::Detached(pid, _), Some(detached)) = (stage, &mut detached) {
-                self.logins.leave_the_rest(pid, detached);
+                self.logins.detached_ended(pid, detached);
             }
             self.log_end(detached.map(|a| a.finished("detached", Some(end), now)));
         }
@@ -118,7 +118,7 @@ impl Monitor {
     }
 
     /// Does the same, but kills the worker first.
-    fn cut_login_off(&mut self, id: LoginId) -> Option<Login> {
+    fn kill_and_remove_login(&mut self, id: LoginId) -> Option<Login> {
         self.logins.kill(id);
         self.hang_up_login(id)
     }
@@ -136,7 +136,7 @@ impl Monitor {
         let left_open =
             (works && matches!(login.stage, Stage::Launching(..))).then(|| login.begin.clone());
         if works {
-            self.cut_login_off(id);
+            self.kill_and_remove_login(id);
         } else {
             self.hang_up_login(id);
         }
@@ -184,7 +184,7 @@ impl Monitor {
         let (peer, why) = (login.peer, denial.refusal.words);
         self.hang_up_login(id);
         self.guessed_wrong(denial.guess);
-        self.part(denial.connection, peer, &why, &denial.checked);
+        self.close_departed(denial.connection, peer, &why, &denial.checked);
     }
 
     /// Holds the login slot and a PAM slot of a wrong guess for the refusal interval. Otherwise
@@ -197,7 +197,7 @@ impl Monitor {
     /// Kills an overdue worker that no peer waits for. Its PAM session stays open: a cleanup worker
     /// would do no better.
     fn give_up(&mut self, id: LoginId, late: Late) {
-        if let Some(login) = self.cut_login_off(id) {
+        if let Some(login) = self.kill_and_remove_login(id) {
             let why = match late {
                 Late::Closing => "PAM did not close the session in time: does a module hang?",
                 Late::PamSlot | Late::Answer | Late::Check | Late::Concluding => {
@@ -218,7 +218,7 @@ impl Monitor {
             login.connection = None;
         }
         if !self.login_goes_on_without_peer(id) {
-            self.cut_login_off(id);
+            self.kill_and_remove_login(id);
             self.grant_pam_slots(Instant::now());
         }
     }
@@ -249,7 +249,7 @@ impl Monitor {
     }
 
     /// Ends logins whose time is over.
-    pub(super) fn tend_logins(&mut self, now: Instant) {
+    pub(super) fn expire_logins(&mut self, now: Instant) {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {
                 Late::PamSlot => (Cause::Busy, "no PAM slot became free in time"),
@@ -272,7 +272,7 @@ impl Monitor {
                 self.interrupt_login(id, cause, words);
             }
         }
-        self.logins.tend_detached(now);
+        self.logins.expire_detached(now);
         self.grant_pam_slots(now);
     }
 }

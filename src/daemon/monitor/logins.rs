@@ -23,8 +23,8 @@ use mio::Registry;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::conversation::Conversation;
 use super::table::{self, Table};
-use super::talk::Talk;
 use crate::auth::policy::{Caller, Granted, Gui};
 use crate::auth::{AuthenticatedHost, LoginClaim};
 use crate::config::name::UserName;
@@ -52,7 +52,7 @@ pub(super) const MADE_ROOM: &str = "its login was the oldest, and was ended for 
 pub(super) type LoginId = u64;
 
 /// Who logs in.
-pub(super) enum Who {
+pub(super) enum LoginSubject {
     /// A user whom PAM has still to authenticate.
     LoginClaim(Known<Box<LoginClaim>>),
     /// An authenticated host, for this user.
@@ -108,10 +108,10 @@ pub(super) struct Login {
     /// What the user is shown on acceptance, besides PAM's messages.
     pub(super) welcome: Vec<Text>,
     /// The applicant, until PAM has decided.
-    pub(super) who: Option<Who>,
+    pub(super) who: Option<LoginSubject>,
     pub(super) socket: Option<OwnedFd>,
     /// The conversation, once message 2 is sent.
-    pub(super) talk: Option<Box<Talk>>,
+    pub(super) conversation: Option<Box<Conversation>>,
     pub(super) stage: Stage,
     /// Deadline of the whole login.
     pub(super) until: Instant,
@@ -135,7 +135,7 @@ impl Login {
     pub(super) fn new(
         connection: Connection,
         peer: IpAddr,
-        who: Who,
+        who: LoginSubject,
         socket: OwnedFd,
         begin: Begin,
         asks: String,
@@ -150,7 +150,7 @@ impl Login {
             welcome: Vec::new(),
             who: Some(who),
             socket: Some(socket),
-            talk: None,
+            conversation: None,
             stage: Stage::Checking,
             until,
             late: None,
@@ -175,7 +175,7 @@ impl Login {
             welcome: Vec::new(),
             who: None,
             socket: None,
-            talk: None,
+            conversation: None,
             stage: Stage::Checking,
             until,
             late: None,
@@ -196,7 +196,7 @@ impl Login {
 
     /// Whether its user has not authenticated yet.
     pub(super) const fn is_unauthenticated(&self) -> bool {
-        matches!(self.who, Some(Who::LoginClaim(_)))
+        matches!(self.who, Some(LoginSubject::LoginClaim(_)))
     }
 
     /// Starts the application that was granted.
@@ -269,8 +269,8 @@ impl Logins {
     pub(super) fn hand_back(&mut self) {
         let now = Instant::now();
         self.resting.retain(|until| *until > now);
-        let untold = self.failed.iter().filter(|f| f.has_slot && f.until > now);
-        let in_places = self.under_way() + untold.count();
+        let unreported = self.failed.iter().filter(|f| f.has_slot && f.until > now);
+        let in_places = self.under_way() + unreported.count();
         self.shared.hand_back(self.busy(), in_places);
     }
 

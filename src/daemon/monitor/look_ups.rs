@@ -7,8 +7,8 @@
 //! Runs in the monitor. Owns the processes and their unanswered questions. Must never wait for a
 //! process, and accepts from it only answers to the questions that it was asked.
 
-mod heard;
 mod process;
+mod received;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -99,7 +99,7 @@ impl LookUps {
     ///
     /// # Errors
     /// Fails if the event loop takes no more.
-    pub(super) fn take_begun(
+    pub(super) fn take_started(
         &mut self,
         registry: &Registry,
         process: Process,
@@ -230,13 +230,19 @@ impl LookUps {
     }
 
     /// Handles the messages of a process.
-    pub(super) fn hear(&mut self, registry: &Registry, id: u64, buffer: &mut [u8], now: Instant) {
+    pub(super) fn handle_messages(
+        &mut self,
+        registry: &Registry,
+        id: u64,
+        buffer: &mut [u8],
+        now: Instant,
+    ) {
         while let Some(process) = self.all.get_mut(&id) {
-            let heard = process
+            let received = process
                 .channel
                 .flush()
                 .and_then(|()| process.channel.receive(buffer));
-            let wrong = match heard {
+            let wrong = match received {
                 Ok(Incoming::Nothing) => break,
                 Ok(Incoming::Message(message, _)) => match Answer::decode(&message) {
                     Some(Answer::Failed(why)) => Some(why),
@@ -379,7 +385,7 @@ impl LookUps {
     }
 
     /// Kills those that are late, and ends those that have been idle for long.
-    pub(super) fn tend(&mut self, registry: &Registry, now: Instant) {
+    pub(super) fn expire(&mut self, registry: &Registry, now: Instant) {
         self.dismiss_all(|p| p.may_end_idle() && p.idle_until <= now);
         let is_late = |p: &Process| {
             p.due.is_some_and(|at| at <= now) || p.asked.iter().any(|a| a.until <= now)

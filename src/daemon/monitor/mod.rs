@@ -9,8 +9,8 @@ mod accounts;
 mod briefing;
 mod callers;
 mod children;
-mod complain;
 mod control;
+mod conversation;
 mod event_source;
 mod first_accounts;
 mod guard;
@@ -37,8 +37,8 @@ mod run_folder;
 mod sessions;
 mod signing;
 mod start;
+mod startup_error;
 mod table;
-mod talk;
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -57,7 +57,7 @@ use crate::ipc::{self, Incoming};
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
 use crate::sys::job::Starter;
-use crate::sys::memory::Crowd;
+use crate::sys::memory::PeakCounter;
 use crate::sys::process;
 use crate::sys::sandbox::{SandboxConfig, SandboxStatus};
 use crate::sys::signals::Signals;
@@ -109,7 +109,7 @@ struct Monitor {
     look_ups: LookUps,
     unauthenticated: HashMap<Connection, Preauth>,
     /// Counts `unauthenticated`, to release the memory once a crowd of them has left.
-    crowd: Crowd,
+    peak: PeakCounter,
     /// Requests that wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
@@ -145,8 +145,8 @@ struct Monitor {
 }
 
 /// Runs the daemon as its first process, and returns its exit status.
-pub fn main(apart: &process::Apart) -> u8 {
-    match start::start(apart) {
+pub fn main(child_mains: &process::ChildMains) -> u8 {
+    match start::start(child_mains) {
         start::Started::Serving(mut monitor) => monitor.serve(),
         start::Started::Done(code) => code,
     }
@@ -177,8 +177,8 @@ impl Monitor {
             self.control.admit(self.poll.registry(), now);
             self.close_unread(now);
             self.key_cache.fill(&self.host);
-            self.crowd.is(self.unauthenticated.len());
-            self.crowd.tidy();
+            self.peak.is(self.unauthenticated.len());
+            self.peak.tidy();
             let until = self.next_deadline();
             let left = || until.map(|d| d.saturating_duration_since(Instant::now()));
             while let Err(e) = events.wait(&mut self.poll, left()) {
@@ -196,23 +196,24 @@ impl Monitor {
                     EventSource::Relay => self.handle_relay(&mut buffer, now),
                     EventSource::LookUp(id) => {
                         let registry = self.poll.registry();
-                        self.look_ups.hear(registry, id, &mut buffer, now);
+                        self.look_ups
+                            .handle_messages(registry, id, &mut buffer, now);
                     }
                     EventSource::Session(id) => {
                         let kill_after = self.settings.exec.hup_to_kill;
                         let registry = self.poll.registry();
-                        let finished = self.sessions.hear(registry, id, kill_after, now);
+                        let finished = self.sessions.handle_messages(registry, id, kill_after, now);
                         self.log_end(finished);
-                        self.tell_who(now);
+                        self.answer_session_lists(now);
                     }
                     EventSource::Login(id) => self.handle_worker(id, &mut buffer, now),
                     EventSource::Sign => self.take_calls_to_sign(now),
                     EventSource::WantsSignature(id) => self.handle_caller(id, now),
-                    EventSource::Door => self.handle_registry(now),
+                    EventSource::RegistryWorker => self.handle_registry(now),
                     EventSource::Control => self.take_administrators(now),
                     EventSource::Administers(id) => self.handle_administrator(id, now),
                     EventSource::Guard => self.guard_ended(now),
-                    EventSource::Nobody => {}
+                    EventSource::Unknown => {}
                     EventSource::Job(id) => {
                         let finished = self.sessions.job_ended(id, now);
                         self.log_end(finished);
@@ -349,7 +350,7 @@ impl Monitor {
         if child.channel().is_none() {
             return;
         }
-        let unwalled = is_wanted && child.due().is_some();
+        let is_unconfined = is_wanted && child.due().is_some();
         let (pid, when) = child.discard(now);
         let name = child.name();
         self.unreaped.extend(pid);
@@ -368,7 +369,7 @@ impl Monitor {
         if which == Which::Gate {
             self.note_gate_is_lost();
         }
-        if unwalled {
+        if is_unconfined {
             let why = "it died, or timed out, before its sandbox was ready";
             let pairs: [(&str, &dyn std::fmt::Display); 2] = [("process", &name), ("why", &why)];
             self.log.say(Level::Error, "lost", &pairs);
@@ -410,7 +411,7 @@ impl Monitor {
             self.log_sandbox_status(which, sandbox_status);
         }
         if which == Which::Gate {
-            self.brief_gate();
+            self.configure_gate();
         }
         Ok(())
     }

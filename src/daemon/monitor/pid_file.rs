@@ -100,7 +100,7 @@ impl Monitor {
     /// later.
     pub(super) fn claim_run_folder(&mut self, now: Instant) {
         self.claim.due = None;
-        let wrong = self.take_what_is_missing();
+        let wrong = self.take_missing();
         for missing in &wrong {
             if !self.claim.told.contains(missing) {
                 self.log_missing(missing);
@@ -122,7 +122,7 @@ impl Monitor {
     }
 
     /// Without the lock nothing else is taken: the folder is another daemon's.
-    fn take_what_is_missing(&mut self) -> Vec<Missing> {
+    fn take_missing(&mut self) -> Vec<Missing> {
         if let Err(why) = self.claim.lock(&self.paths) {
             return vec![Missing::PidFile(why.to_string())];
         }

@@ -36,16 +36,17 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::accounts::Known as User;
-use super::logins::Who;
+use super::conversation::Conversation;
+use super::logins::LoginSubject;
 use super::look_ups::LookUp;
 use super::preauth::{Acceptance, Asked, Pending, Preauth, Reject};
 use super::refuse::{Checked, LEFT};
 use super::sessions::shares::Holder;
-use super::talk::Talk;
 use crate::auth::hash::{self, ProofContext};
 use crate::auth::policy;
 use crate::auth::{
-    self, AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, NotGreeted, Opened, Shows,
+    self, AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, NotGreeted, Opened,
+    PresentedCredential,
 };
 use crate::config::paths::Paths;
 use crate::ipc::gate::{Connection, Order};
@@ -56,7 +57,7 @@ use crate::protocol::record::{self, Kind};
 use crate::protocol::request::{Command, Service};
 use crate::protocol::{Malformed, limits};
 use crate::refusal::{Cause, Refusal};
-use crate::registry::asked::{Answer as Told, Question};
+use crate::registry::asked::{Answer as RegistryAnswer, Question};
 use crate::registry::{
     self, AccessDecision, AdmissionPass, Admitted, Id, Known, Machine, MachineStatus, Name,
     RegistrationOutcome, RegistrationState,
@@ -166,7 +167,7 @@ impl Monitor {
         &mut self,
         c: Connection,
         admission: PendingAdmission,
-        told: Told,
+        told: RegistryAnswer,
         now: Instant,
     ) -> Result<(), Reject> {
         let PendingAdmission {
@@ -190,12 +191,12 @@ impl Monitor {
             })
         };
         match (step, told) {
-            (_, Told::Fault(why)) => Err(Refusal::new(Cause::Registry, why).into()),
-            (Step::Arrives(opened), Told::MachineStatus(status)) => {
+            (_, RegistryAnswer::Fault(why)) => Err(Refusal::new(Cause::Registry, why).into()),
+            (Step::Arrives(opened), RegistryAnswer::MachineStatus(status)) => {
                 let admitted = Admitted::by(*opened, &status)?;
                 self.step("admitted", &[("connection", &c), ("machine", &status.id)]);
                 let welcome = status.welcome.clone();
-                if let Some(name) = self.name_to_await(&admitted, peer, now) {
+                if let Some(name) = self.pending_name(&admitted, peer, now) {
                     let step = Step::AwaitsName(Box::new(admitted));
                     let admission = admission(step, welcome);
                     self.unauthenticated.insert(c, Preauth::AtDoor(admission));
@@ -213,7 +214,7 @@ impl Monitor {
                 let admission = admission(Step::VouchedFor(applicant), welcome);
                 self.ask_registry(c, admission, Question::Look(machine), now)
             }
-            (Step::VouchedFor(applicant), Told::MachineStatus(status)) => {
+            (Step::VouchedFor(applicant), RegistryAnswer::MachineStatus(status)) => {
                 if status.excluded {
                     let words = format!("machine {} is on the exclude list", status.id);
                     return Err(Refusal::new(Cause::Excluded, words).into());
@@ -223,19 +224,19 @@ impl Monitor {
                 self.at_inner_door(c, admission, &status, now)
             }
             (
-                Step::Registers(applicant, talk),
-                Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)),
+                Step::Registers(applicant, conversation),
+                RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)),
             ) => {
                 let id = pass.id();
                 self.log_registered(id, &name, &peer);
                 // Ask again: the manager may have closed the inner door to it during the
                 // registration.
-                let admission = admission(Step::Registered(applicant, talk), welcome);
+                let admission = admission(Step::Registered(applicant, conversation), welcome);
                 self.ask_registry(c, admission, Question::Look(id), now)
             }
-            (Step::Registered(applicant, talk), Told::MachineStatus(status)) => {
+            (Step::Registered(applicant, conversation), RegistryAnswer::MachineStatus(status)) => {
                 let is_host = applicant.host().is_some();
-                let admission = admission(Step::Registered(applicant, talk), welcome);
+                let admission = admission(Step::Registered(applicant, conversation), welcome);
                 match registry::decide(&status, is_host, is_local) {
                     AccessDecision::Allow(pass) => self.after_doors(c, *admission, &pass, now),
                     AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
@@ -249,7 +250,7 @@ impl Monitor {
             }
             (
                 Step::Registers(applicant, _),
-                Told::RegistrationOutcome(RegistrationOutcome::Wrong(why)),
+                RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Wrong(why)),
             ) => {
                 let words = format!("machine {}: {why}", applicant.machine());
                 Err(Refusal::new(Cause::Activation, words).into())
@@ -261,7 +262,9 @@ impl Monitor {
                 | Step::Prompted(..)
                 | Step::Registers(..)
                 | Step::Registered(..),
-                Told::MachineStatus(_) | Told::RegistrationOutcome(_) | Told::Done,
+                RegistryAnswer::MachineStatus(_)
+                | RegistryAnswer::RegistrationOutcome(_)
+                | RegistryAnswer::Done,
             ) => Err(Refusal::new(
                 Cause::Registry,
                 "an unexpected answer from the registry process",
@@ -299,18 +302,18 @@ impl Monitor {
         admitted: Admitted<Opened>,
         peer: IpAddr,
     ) -> Result<Applicant, Reject> {
-        match auth::shows(&admitted).map_err(|r| r.of(peer))? {
-            Shows::Password => {
+        match auth::presented_credential(&admitted).map_err(|r| r.of(peer))? {
+            PresentedCredential::Password => {
                 let login_claim = LoginClaim::new(admitted, peer)?;
                 Ok(Applicant::LoginClaim(Box::new(login_claim)))
             }
-            Shows::Machine => {
+            PresentedCredential::Machine => {
                 let authenticated_machine = AuthenticatedMachine::new(admitted, peer)?;
                 Ok(Applicant::AuthenticatedMachine(Box::new(
                     authenticated_machine,
                 )))
             }
-            Shows::Proof => {
+            PresentedCredential::Proof => {
                 let authenticated = self
                     .authenticate_host(admitted, peer)
                     .map_err(|r| r.of(peer))?;
@@ -350,7 +353,7 @@ impl Monitor {
                 peer,
             },
         )
-        .map_err(Refusal::worked_out)?;
+        .map_err(Refusal::with_work_done)?;
         self.key_cache
             .authenticated(&self.host.public, authenticated.machine());
         if authenticated.is_newly_recorded() {
@@ -434,9 +437,9 @@ impl Monitor {
         if has_left {
             return Err(Reject::Left(peer));
         }
-        let (applicant, talk) = match step {
+        let (applicant, conversation) = match step {
             Step::VouchedFor(applicant) => (applicant, None),
-            Step::Registered(applicant, talk) => (applicant, Some(talk)),
+            Step::Registered(applicant, conversation) => (applicant, Some(conversation)),
             Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
                 return Err(Refusal::new(Cause::Registry, "no admission is pending").into());
             }
@@ -448,22 +451,37 @@ impl Monitor {
             Applicant::Exec(authenticated) => {
                 let known = Known::by(*authenticated, pass).map_err(of)?;
                 if let Command::Follows { length, .. } = known.inner().request().command {
-                    return self.ask_for_command(c, known, socket, talk, welcome, length);
+                    return self.ask_for_command(c, known, socket, conversation, welcome, length);
                 }
-                let acceptance = talk.map_or(Acceptance::Message2, Acceptance::Talk);
+                let acceptance =
+                    conversation.map_or(Acceptance::Message2, Acceptance::Conversation);
                 self.grant(c, known, socket, acceptance, welcome, now)
             }
             Applicant::Gui(authenticated, user) => {
                 let known = Known::by(authenticated, pass).map_err(of)?;
-                self.begin_login(c, Who::Host(known, user), socket, talk, welcome, now)
+                self.begin_login(
+                    c,
+                    LoginSubject::Host(known, user),
+                    socket,
+                    conversation,
+                    welcome,
+                    now,
+                )
             }
             Applicant::LoginClaim(login_claim) => {
                 let known = Known::by(login_claim, pass).map_err(of)?;
-                self.begin_login(c, Who::LoginClaim(known), socket, talk, welcome, now)
+                self.begin_login(
+                    c,
+                    LoginSubject::LoginClaim(known),
+                    socket,
+                    conversation,
+                    welcome,
+                    now,
+                )
             }
             Applicant::AuthenticatedMachine(authenticated_machine) => {
                 let known = Known::by(authenticated_machine, pass).map_err(of)?;
-                self.accept_registration(c, known, socket, talk, welcome, now)
+                self.accept_registration(c, known, socket, conversation, welcome, now)
             }
         }
     }
@@ -474,19 +492,22 @@ impl Monitor {
         c: Connection,
         mut known: Known<AuthenticatedHost>,
         socket: OwnedFd,
-        talk: Option<Box<Talk>>,
+        conversation: Option<Box<Conversation>>,
         welcome: Vec<Text>,
         length: u32,
     ) -> Result<(), Reject> {
         let payload = Answer::SendCommand.encode()?;
-        let (talk, record) = match talk {
-            Some(mut talk) => {
-                let record = talk.seal(&payload)?;
-                (*talk, record)
+        let (conversation, record) = match conversation {
+            Some(mut conversation) => {
+                let record = conversation.seal(&payload)?;
+                (*conversation, record)
             }
             None => {
                 let (message, keys) = known.inner_mut().message_2(&payload)?;
-                (Talk::new(&keys)?, record::compose(Kind::Answer, &message)?)
+                (
+                    Conversation::new(&keys)?,
+                    record::compose(Kind::Answer, &message)?,
+                )
             }
         };
         let order = Order::Continue(c, length, &record).encode();
@@ -497,7 +518,7 @@ impl Monitor {
         let asked = Asked {
             known,
             socket,
-            talk,
+            conversation,
             welcome,
             encoding: Vec::new(),
             length,
@@ -530,7 +551,7 @@ impl Monitor {
         };
         let peer = asked.known.inner().peer();
         let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
-        let piece = asked.talk.open(record).map_err(refuse)?;
+        let piece = asked.conversation.open(record).map_err(refuse)?;
         asked.encoding.extend_from_slice(&piece);
         if piece.is_empty() || asked.encoding.len() > asked.length {
             return Err(refuse(Malformed("a command of another length than announced")).into());
@@ -545,13 +566,13 @@ impl Monitor {
         let Asked {
             known,
             socket,
-            talk,
+            conversation,
             welcome,
             encoding,
             ..
         } = *asked;
         let known = hash::with_command(known, &encoding).map_err(|r| r.of(peer))?;
-        let acceptance = Acceptance::Talk(Box::new(talk));
+        let acceptance = Acceptance::Conversation(Box::new(conversation));
         self.grant(c, known, socket, acceptance, welcome, now)
     }
 
@@ -608,7 +629,7 @@ impl Monitor {
         now: Instant,
     ) {
         let (found, unusable) = found.map_or_else(|why| (None, Some(why)), |found| (found, None));
-        self.accounts.heard(which, found, now);
+        self.accounts.look_up_ended(which, found, now);
         self.accounts.look_again(&mut self.look_ups);
         self.caller_found(which, found.map(|record| &record.account));
         for pending in self.pending.remove(&which).unwrap_or_default() {
@@ -637,7 +658,9 @@ impl Monitor {
         match outcome {
             Ok(()) => {}
             Err(Reject::Closed(why, peer)) => self.close(c, why, peer),
-            Err(Reject::Left(peer)) => self.part(Some(c), peer, LEFT, &Checked::default()),
+            Err(Reject::Left(peer)) => {
+                self.close_departed(Some(c), peer, LEFT, &Checked::default())
+            }
             Err(Reject::Refused(refusal)) => self.refuse(c, &refusal),
         }
     }

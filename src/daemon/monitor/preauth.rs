@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
+use super::conversation::Conversation;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
 use super::pipeline::admission::PendingAdmission;
-use super::talk::Talk;
 use crate::auth::policy::{Exec, Granted};
 use crate::auth::{AuthenticatedHost, Greeted};
 use crate::ipc::gate::Connection;
@@ -44,7 +44,7 @@ impl Preauth {
 pub(super) struct Asked {
     pub(super) known: Known<AuthenticatedHost>,
     pub(super) socket: OwnedFd,
-    pub(super) talk: Talk,
+    pub(super) conversation: Conversation,
     pub(super) welcome: Vec<Text>,
     pub(super) encoding: Vec<u8>,
     pub(super) length: usize,
@@ -67,7 +67,7 @@ pub(super) enum Acceptance {
     /// By message 2, which is still to be made.
     Message2,
     /// By the next record of a conversation.
-    Talk(Box<Talk>),
+    Conversation(Box<Conversation>),
 }
 
 /// A granted request that waits for its account.

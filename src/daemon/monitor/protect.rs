@@ -30,7 +30,7 @@ impl Protection {
     /// Restores the original score for a while, because a job that is about to be started inherits
     /// it. Not if memory is short: the job's start would use up the rest, and the kernel would kill
     /// this process for it. The job is then started with its own memory and score, which is slower.
-    pub(super) fn make_way(&mut self, starter: &mut Starter, now: Instant) {
+    pub(super) fn restore_score(&mut self, starter: &mut Starter, now: Instant) {
         if self.gauge.is_short() && self.own.may_be_lowered() {
             if !starter.shares_memory() {
                 self.own.lower();

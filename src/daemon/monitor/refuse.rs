@@ -73,7 +73,7 @@ impl Monitor {
             self.log.log_ratelimited(Level::Warning, "denied", &pairs);
         }
         if refusal.cause.is_unproven() && checked.begun.is_none() {
-            self.work_out(refusal.is_worked_out);
+            self.do_dummy_work(refusal.is_work_done);
         }
         let penalty = &self.settings.penalties.authfail;
         let seconds = if refusal.cause.is_unproven() || checked.has_guessed {
@@ -89,7 +89,7 @@ impl Monitor {
 
     /// Closes a connection that would have been accepted if its peer had not left. It holds its
     /// slot as long as a refused one.
-    pub(super) fn part(
+    pub(super) fn close_departed(
         &mut self,
         c: Option<Connection>,
         peer: IpAddr,
@@ -121,9 +121,9 @@ impl Monitor {
 
     /// Does the work that other refusals include. Otherwise the answers to other connections would
     /// show how long this one took.
-    fn work_out(&mut self, is_worked_out: bool) {
+    fn do_dummy_work(&mut self, is_work_done: bool) {
         self.key_cache.make_up(&self.host);
-        if is_worked_out {
+        if is_work_done {
             return;
         }
         self.refresh_hosts();

@@ -35,7 +35,7 @@ pub(super) enum Asked {
 }
 
 /// An answer, and the connection that it is for.
-pub(super) struct Told {
+pub(super) struct TicketAnswer {
     pub(super) whose: Option<Connection>,
     pub(super) ticket: Ticket,
     pub(super) answer: Answer,
@@ -46,11 +46,11 @@ pub(super) enum RegistryClient {
     /// In this process; with the notes to be written when the one connection is over.
     Here(Box<Doors>, Vec<Question>),
     /// By the worker process.
-    Apart(Box<Apart>),
+    Standalone(Box<Standalone>),
 }
 
 /// The doors as this process reads them, and the worker if it runs.
-pub(super) struct Apart {
+pub(super) struct Standalone {
     settings: PathBuf,
     own: Doors,
     worker: Option<RegistryWorker>,
@@ -63,10 +63,10 @@ impl RegistryClient {
     ///
     /// # Errors
     /// Fails if the registry is not sound, or if no process is available.
-    pub(super) fn apart(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
+    pub(super) fn standalone(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
         let settings = paths.settings();
         let without = RegistryWorker::check(&settings)?;
-        let registry_client = Self::Apart(Box::new(Apart {
+        let registry_client = Self::Standalone(Box::new(Standalone {
             settings,
             own: Doors::here(paths),
             worker: None,
@@ -96,7 +96,7 @@ impl RegistryClient {
     pub(super) fn is_excluded(&mut self, id: Id) -> bool {
         match self {
             Self::Here(doors, _) => doors.look(id).is_ok_and(|status| status.excluded),
-            Self::Apart(_) => false,
+            Self::Standalone(_) => false,
         }
     }
 
@@ -113,13 +113,15 @@ impl RegistryClient {
     ) -> Result<Asked, Fault> {
         match self {
             Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
-            Self::Apart(apart) => {
+            Self::Standalone(standalone) => {
                 if let Question::Look(id) = question {
-                    if let Some(status) = apart.own.look_here(id) {
+                    if let Some(status) = standalone.own.look_here(id) {
                         return Ok(Asked::Now(Answer::MachineStatus(Box::new(status))));
                     }
                 }
-                apart.ask(registry, whose, &question, now).map(Asked::Later)
+                standalone
+                    .ask(registry, whose, &question, now)
+                    .map(Asked::Later)
             }
         }
     }
@@ -136,10 +138,10 @@ impl RegistryClient {
     ) -> Result<(), Fault> {
         match self {
             Self::Here(_, notes) => notes.push(question),
-            Self::Apart(apart) => {
-                let waiting = apart.worker.as_ref().map_or(0, RegistryWorker::writes);
+            Self::Standalone(standalone) => {
+                let waiting = standalone.worker.as_ref().map_or(0, RegistryWorker::writes);
                 if waiting < NOTES {
-                    apart.ask(registry, None, &question, now)?;
+                    standalone.ask(registry, None, &question, now)?;
                 }
             }
         }
@@ -155,22 +157,22 @@ impl RegistryClient {
                 let notes = std::mem::take(notes).into_iter();
                 all.extend(notes.map(|note| process::answer(doors, note)));
             }
-            Self::Apart(apart) => {
-                unreaped.extend(apart.worker.take().map(RegistryWorker::discard));
+            Self::Standalone(standalone) => {
+                unreaped.extend(standalone.worker.take().map(RegistryWorker::discard));
             }
         }
         all
     }
 
     /// Handles the worker's messages.
-    pub(super) fn hear(
+    pub(super) fn handle_messages(
         &mut self,
         registry: &Registry,
         unreaped: &mut Vec<Pid>,
         now: Instant,
-    ) -> Vec<Told> {
+    ) -> Vec<TicketAnswer> {
         match self {
-            Self::Apart(apart) => apart.hear(registry, unreaped, now),
+            Self::Standalone(standalone) => standalone.handle_messages(registry, unreaped, now),
             Self::Here(..) => Vec::new(),
         }
     }
@@ -191,26 +193,26 @@ impl RegistryClient {
 
     fn worker(&mut self) -> Option<&mut RegistryWorker> {
         match self {
-            Self::Apart(apart) => apart.worker.as_mut(),
+            Self::Standalone(standalone) => standalone.worker.as_mut(),
             Self::Here(..) => None,
         }
     }
 
     /// Fails overdue questions, and ends the worker if it is idle.
-    pub(super) fn tend(
+    pub(super) fn expire(
         &mut self,
         registry: &Registry,
         unreaped: &mut Vec<Pid>,
         now: Instant,
-    ) -> Vec<Told> {
-        let Self::Apart(apart) = self else {
+    ) -> Vec<TicketAnswer> {
+        let Self::Standalone(standalone) = self else {
             return Vec::new();
         };
-        let worker = apart.worker.as_ref();
+        let worker = standalone.worker.as_ref();
         if worker.is_some_and(|worker| worker.is_idle(now)) {
-            unreaped.extend(apart.worker.take().map(RegistryWorker::discard));
+            unreaped.extend(standalone.worker.take().map(RegistryWorker::discard));
         } else if worker.is_some_and(|worker| worker.is_late(now)) {
-            return apart.lost(registry, unreaped, now);
+            return standalone.lost(registry, unreaped, now);
         }
         Vec::new()
     }
@@ -218,13 +220,13 @@ impl RegistryClient {
     /// Returns when something is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Apart(apart) => apart.worker.as_ref()?.deadline(),
+            Self::Standalone(standalone) => standalone.worker.as_ref()?.deadline(),
             Self::Here(..) => None,
         }
     }
 }
 
-impl Apart {
+impl Standalone {
     fn ask(
         &mut self,
         registry: &Registry,
@@ -242,13 +244,18 @@ impl Apart {
         Ok(ticket)
     }
 
-    fn hear(&mut self, registry: &Registry, unreaped: &mut Vec<Pid>, now: Instant) -> Vec<Told> {
+    fn handle_messages(
+        &mut self,
+        registry: &Registry,
+        unreaped: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<TicketAnswer> {
         let mut told = Vec::new();
         loop {
             let Some(worker) = &mut self.worker else {
                 return told;
             };
-            match worker.hear(now) {
+            match worker.handle_messages(now) {
                 Ok(Some(answer)) => told.extend(answer),
                 Ok(None) => return told,
                 Err(_) => {
@@ -263,7 +270,12 @@ impl Apart {
     /// ([`Unanswered::fail_some`]), and the others are asked again.
     ///
     /// [`Unanswered::fail_some`]: super::registry_worker::Unanswered::fail_some
-    fn lost(&mut self, registry: &Registry, unreaped: &mut Vec<Pid>, now: Instant) -> Vec<Told> {
+    fn lost(
+        &mut self,
+        registry: &Registry,
+        unreaped: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<TicketAnswer> {
         let Some(mut old) = self.worker.take() else {
             return Vec::new();
         };
@@ -295,7 +307,7 @@ mod tests {
     #[test]
     fn finish_does_not_wait_for_a_registry_worker() {
         let paths = Scratch::new().paths();
-        let mut registry_client = RegistryClient::Apart(Box::new(Apart {
+        let mut registry_client = RegistryClient::Standalone(Box::new(Standalone {
             settings: paths.settings(),
             own: Doors::here(&paths),
             worker: Some(forked(|_| std::thread::sleep(WRITING))),

@@ -54,7 +54,7 @@ impl Monitor {
     /// Does the same, including the shares of these holders.
     pub(super) fn cannot_start_for(&self, holders: &[Holder]) -> Option<String> {
         let why = self.cannot_start().map(str::to_owned);
-        why.or_else(|| self.has_its_share(holders))
+        why.or_else(|| self.share_exceeded(holders))
     }
 
     /// Warns if the settings allow more sessions than the limit of open files does.

@@ -28,7 +28,7 @@ use crate::ipc::watch::Watch;
 use crate::ipc::{Channel, Incoming};
 use crate::protocol::stream::End;
 use crate::registry::Id;
-use crate::sys::memory::Crowd;
+use crate::sys::memory::PeakCounter;
 use crate::sys::process::Ended;
 use crate::sys::{pidfd, process};
 use hanging::Hung;
@@ -63,14 +63,14 @@ pub(super) enum Leader {
     /// A child of a login worker, which reports its end and reaps it afterwards.
     Workers(Pid),
     /// None: the application runs detached.
-    Nobody,
+    Detached,
 }
 
 impl Leader {
     pub(super) const fn pid(self) -> Option<Pid> {
         match self {
             Self::Ours(pid) | Self::Workers(pid) => Some(pid),
-            Self::Nobody => None,
+            Self::Detached => None,
         }
     }
 }
@@ -151,7 +151,7 @@ pub(super) struct Sessions {
     blind: bool,
     /// How many sessions each holder has.
     held: HashMap<shares::Holder, usize>,
-    crowd: Crowd,
+    peak: PeakCounter,
     next: u64,
 }
 
@@ -220,12 +220,12 @@ impl Sessions {
         };
         self.count_in(&session.info);
         self.all.insert(id, session);
-        self.crowd.enter();
+        self.peak.enter();
         Ok(())
     }
 
     /// Handles the messages of a session's thread. Returns the session if it is over.
-    pub(super) fn hear(
+    pub(super) fn handle_messages(
         &mut self,
         registry: &Registry,
         id: u64,
@@ -364,15 +364,16 @@ impl Sessions {
     }
 
     /// Returns every job whose end must be polled for: none where the system has pidfds.
-    pub(super) fn unwatched(&self) -> Vec<u64> {
+    pub(super) fn jobs_without_pidfd(&self) -> Vec<u64> {
         if !self.blind {
             return Vec::new();
         }
         let ours = |s: &Session| matches!(s.leader, Leader::Ours(_));
-        let unwatched = |s: &Session| s.pidfd.is_none() && (s.end.is_none() || s.killed) && ours(s);
+        let jobs_without_pidfd =
+            |s: &Session| s.pidfd.is_none() && (s.end.is_none() || s.killed) && ours(s);
         self.all
             .iter()
-            .filter(|(_, s)| unwatched(s))
+            .filter(|(_, s)| jobs_without_pidfd(s))
             .map(|(id, _)| *id)
             .collect()
     }
@@ -392,8 +393,8 @@ impl Sessions {
         if self.all.is_empty() {
             self.all.shrink_to(64);
         }
-        self.crowd.leave();
-        self.crowd.tidy();
+        self.peak.leave();
+        self.peak.tidy();
         let (how, sent, got) = session
             .over
             .map_or(("cut", 0, 0), |(how, sent, got)| (how.name(), sent, got));
@@ -402,7 +403,7 @@ impl Sessions {
             info: session.info,
             lasted: now.saturating_duration_since(session.since),
             end: session.end,
-            goes_on: session.leader == Leader::Nobody,
+            goes_on: session.leader == Leader::Detached,
             how,
             closing: session.over.map(|(how, ..)| how),
             sent,

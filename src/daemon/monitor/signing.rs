@@ -63,9 +63,9 @@ impl Monitor {
         let own = self.own_number();
         let may = |uid| own.is_none_or(|own| uid == own || uid == 0);
         let (accounts, look_ups) = (&mut self.accounts, &mut self.look_ups);
-        let is_somebody = |uid| accounts.is_somebody(look_ups, uid);
+        let user_exists = |uid| accounts.user_exists(look_ups, uid);
         self.sign_socket
-            .take(self.poll.registry(), may, is_somebody, now);
+            .take(self.poll.registry(), may, user_exists, now);
     }
 
     /// Closes the sockets with data that is never read: descriptors, or more than was asked for.
@@ -78,7 +78,8 @@ impl Monitor {
         users.extend(self.control.close_unread(registry, unreaped, now));
         for uid in users {
             let pairs: [(&str, &dyn std::fmt::Display); 1] = [("uid", &uid)];
-            self.log.say_of_user(uid, Level::Warning, "unread", &pairs);
+            self.log
+                .log_limited_by_user(uid, Level::Warning, "unread", &pairs);
         }
     }
 
@@ -88,7 +89,7 @@ impl Monitor {
             return;
         }
         let mut buffer = [0; MESSAGE];
-        let Some(message) = self.sign_socket.hear(id, &mut buffer) else {
+        let Some(message) = self.sign_socket.handle_messages(id, &mut buffer) else {
             return;
         };
         let Some(caller) = self.sign_socket.get(id).filter(|c| c.state.ask.is_none()) else {
@@ -207,14 +208,15 @@ impl Monitor {
                 let service = ask.as_ref().map_or("?", |a| a.service.name());
                 let pairs: [(&str, &dyn std::fmt::Display); 3] =
                     [("user", &user), ("host", &host), ("service", &service)];
-                self.log.say_of_user(uid, Level::Info, "signed", &pairs);
+                self.log
+                    .log_limited_by_user(uid, Level::Info, "signed", &pairs);
                 Reply::Signed(signed)
             }
             Err(why) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 3] =
                     [("user", &user), ("host", &host), ("why", &why)];
                 self.log
-                    .say_of_user(uid, Level::Warning, "not-signed", &pairs);
+                    .log_limited_by_user(uid, Level::Warning, "not-signed", &pairs);
                 Reply::Refused(why.to_string())
             }
         };

@@ -14,7 +14,6 @@ use nix::unistd::geteuid;
 
 use super::accounts::Accounts;
 use super::children::Child;
-use super::complain::{complain, complain_of, stderr_is_the_peers, warn_of_log, warn_of_user};
 use super::first_accounts::{NOBODY, account_of, own_account};
 use super::guard::Guard;
 use super::hosts::Hosts;
@@ -24,6 +23,9 @@ use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::registry_client::RegistryClient;
 use super::sessions::Sessions;
+use super::startup_error::{
+    print_error, print_startup_fault, stderr_is_the_peers, warn_of_log, warn_of_user,
+};
 use super::{Monitor, Which, event_source, inetd, room, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
@@ -34,7 +36,7 @@ use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::registry::Doors;
 use crate::sys::job::Starter;
-use crate::sys::process::{Apart, LoginProgram};
+use crate::sys::process::{ChildMains, LoginProgram};
 use crate::sys::sandbox::{Role, SandboxConfig};
 use crate::sys::signals::Signals;
 use crate::sys::{inherited, kernel, memory, process, signals, socket};
@@ -50,7 +52,7 @@ pub(super) enum Started {
     Done(u8),
 }
 
-pub(super) fn start(apart: &Apart) -> Started {
+pub(super) fn start(child_mains: &ChildMains) -> Started {
     inherited::close();
     let words: Vec<String> = std::env::args_os()
         .skip(1)
@@ -62,8 +64,8 @@ pub(super) fn start(apart: &Apart) -> Started {
             ..asked
         },
         Err(e) => {
-            complain(&e);
-            complain(&"try cosserver --help");
+            print_error(&e);
+            print_error(&"try cosserver --help");
             return Started::Done(USAGE);
         }
     };
@@ -82,11 +84,11 @@ pub(super) fn start(apart: &Apart) -> Started {
         }
         Task::Serve => {
             let mut saved_stderr = None;
-            match serve(&asked, apart, &mut saved_stderr) {
+            match serve(&asked, child_mains, &mut saved_stderr) {
                 Ok(monitor) => Started::Serving(Box::new(monitor)),
                 Err(e) => {
                     saved_stderr.iter().for_each(process::SavedStderr::undo);
-                    complain_of(&e);
+                    print_startup_fault(&e);
                     Started::Done(process::FAILURE)
                 }
             }
@@ -98,7 +100,7 @@ fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => process::SUCCESS,
         Err(e) => {
-            complain(&format_args!("standard output: {e}"));
+            print_error(&format_args!("standard output: {e}"));
             process::FAILURE
         }
     }
@@ -120,7 +122,7 @@ fn print_settings(asked: &Asked) -> u8 {
             print(&settings.print())
         }
         Err(e) => {
-            complain_of(&e);
+            print_startup_fault(&e);
             process::FAILURE
         }
     }
@@ -138,8 +140,7 @@ fn cannot_be(user: &UserName) -> Option<Fault> {
 
 fn is_root(user: &UserName) -> Fault {
     Fault::new(format!(
-        "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges; \
-         _cosserver was probably meant"
+        "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges"
     ))
 }
 
@@ -174,7 +175,7 @@ fn test(asked: &Asked) -> u8 {
         Err(e) => faults.push(e),
     }
     for fault in &faults {
-        complain_of(fault);
+        print_startup_fault(fault);
     }
     if faults.is_empty() {
         process::SUCCESS
@@ -185,7 +186,7 @@ fn test(asked: &Asked) -> u8 {
 
 fn serve(
     asked: &Asked,
-    apart: &Apart,
+    child_mains: &ChildMains,
     saved_stderr: &mut Option<process::SavedStderr>,
 ) -> Result<Monitor, Fault> {
     let inherited = process::Limits::now();
@@ -199,7 +200,7 @@ fn serve(
     let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), None));
     let mut begun = asked
         .inetd
-        .then(|| inetd::begin(asked, apart, saved_stderr))
+        .then(|| inetd::begin(asked, child_mains, saved_stderr))
         .transpose()?;
     let paths = Paths::of_file(&asked.file);
     // Under inetd it reads its files once, until the connection has become a session.
@@ -230,7 +231,7 @@ fn serve(
     let doors = if asked.inetd {
         RegistryClient::here(&paths)?
     } else {
-        let (sign_socket, trouble) = RegistryClient::apart(&paths)?;
+        let (sign_socket, trouble) = RegistryClient::standalone(&paths)?;
         degraded.extend(trouble);
         sign_socket
     };
@@ -289,7 +290,7 @@ fn serve(
     let mut look_ups = LookUps::new(user);
     let (connection, gate, relay) = match begun {
         Some(b) => {
-            look_ups.take_begun(poll.registry(), b.look_up)?;
+            look_ups.take_started(poll.registry(), b.look_up)?;
             (Some(b.connection), b.gate, b.relay)
         }
         None => (None, Child::new(Role::Gate), Child::new(Role::Relay)),
@@ -316,7 +317,7 @@ fn serve(
         accounts: Accounts::new(own),
         look_ups,
         unauthenticated: HashMap::new(),
-        crowd: memory::Crowd::new(),
+        peak: memory::PeakCounter::new(),
         pending: HashMap::new(),
         sessions,
         logins: super::logins::Logins::new(login_program),

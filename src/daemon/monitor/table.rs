@@ -41,27 +41,27 @@ const SOURCES: usize = 65_536;
 /// Most wrong guesses of each family that are remembered until their refusals are sent.
 const GUESSES: usize = 4_096;
 /// Most silent connections, whatever the settings allow: each takes three processes.
-const STRANGERS: usize = 16_384;
+const PREAUTH_SLOTS: usize = 16_384;
 /// Most logins checked at the same time: the maximum of the setting.
-const TURNS: usize = 256;
+const PAM_SLOTS: usize = 256;
 
 /// Where the parts of the file begin, bytes.
 const HEADER: u64 = 64;
 const PENALTIES: [u64; 2] = [HEADER, HEADER + (SOURCES * penalties::SIZE) as u64];
-const STRANGERS_AT: u64 = PENALTIES[1] + (SOURCES * penalties::SIZE) as u64;
-const TURNS_AT: u64 = STRANGERS_AT + (STRANGERS * preauth::SIZE) as u64;
+const PREAUTH_AT: u64 = PENALTIES[1] + (SOURCES * penalties::SIZE) as u64;
+const PAM_SLOTS_AT: u64 = PREAUTH_AT + (PREAUTH_SLOTS * preauth::SIZE) as u64;
 const FAILURES: [u64; 2] = [
     FAILURES_AT,
     FAILURES_AT + (GUESSES * penalties::SIZE) as u64,
 ];
-const FAILURES_AT: u64 = TURNS_AT + (TURNS * pam_slots::SIZE) as u64;
+const FAILURES_AT: u64 = PAM_SLOTS_AT + (PAM_SLOTS * pam_slots::SIZE) as u64;
 const LENGTH: u64 = FAILURES[1] + (GUESSES * penalties::SIZE) as u64;
 
 /// The meaning of the lock bytes, far beyond the file's end.
 const LOCKS: u32 = 1 << 30;
 const WHOLE: u32 = LOCKS;
-const STRANGER: u32 = LOCKS + (1 << 20);
-const TURN: u32 = LOCKS + (2 << 20);
+const PREAUTH_LOCK: u32 = LOCKS + (1 << 20);
+const PAM_SLOT_LOCK: u32 = LOCKS + (2 << 20);
 const WAITING: u32 = LOCKS + (3 << 20);
 
 /// Offsets of the header's counts: penalties of IPv4 and of IPv6, one more than the highest slot in
@@ -105,7 +105,7 @@ impl Table {
         let at = COUNTS.get(which).copied().unwrap_or(LENGTH);
         let count = usize::try_from(u32::from_le_bytes(self.read(at)?)).unwrap_or(usize::MAX);
         Ok(count.min(match which {
-            HIGHEST => STRANGERS,
+            HIGHEST => PREAUTH_SLOTS,
             GUESSED.. => GUESSES,
             _ => SOURCES,
         }))

@@ -74,11 +74,11 @@ impl Incoming {
     }
 
     /// Frees the buffers that are empty.
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn free_unused(&mut self) {
         if self.filled == 0 {
             self.buffer = Vec::new();
         }
-        self.backlog.give_back();
+        self.backlog.free_unused();
     }
 
     /// Whether input still waits for the job.

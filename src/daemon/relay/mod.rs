@@ -5,8 +5,8 @@
 //! monitor gave it. Must never make a decision, open a file, or let a thread speak for another
 //! session than its own.
 
-mod farewell;
 mod incoming;
+mod lingering_close;
 mod outgoing;
 mod pipe;
 mod pool;
@@ -31,7 +31,7 @@ pub fn main() -> u8 {
 }
 
 /// Runs the relay for the only session of a monitor that inetd started.
-pub fn main_alone() -> u8 {
+pub fn main_for_one() -> u8 {
     match enter().map(pool::Pool::run_alone) {
         Some(()) => process::SUCCESS,
         None => process::FAILURE,

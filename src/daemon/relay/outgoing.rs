@@ -62,8 +62,8 @@ impl Outgoing {
     }
 
     /// Frees the buffers that are empty.
-    pub(super) fn give_back(&mut self) {
-        self.data.give_back();
+    pub(super) fn free_unused(&mut self) {
+        self.data.free_unused();
         if self.control.is_empty() {
             self.control = Vec::new();
         }

@@ -17,7 +17,7 @@ use super::session::Serving;
 use crate::ipc::relay::{SESSION_DESCRIPTORS, SESSION_MESSAGE, Session};
 use crate::ipc::{Channel, Incoming};
 use crate::protocol::budget::Budget;
-use crate::sys::memory::Crowd;
+use crate::sys::memory::PeakCounter;
 
 /// Stack of a session's thread, bytes: four times what a debug build was seen to use.
 const STACK: usize = 256 * 1024;
@@ -34,9 +34,9 @@ pub(super) struct Pool {
     channel: Channel,
     /// Threads that wait, or are about to.
     waiting: AtomicUsize,
-    serving: Crowd,
+    serving: PeakCounter,
     /// Threads whose session is over, and that only wait for the client to hang up.
-    parting: AtomicUsize,
+    lingering_count: AtomicUsize,
     /// What the windows of all sessions may promise.
     budget: Arc<Budget>,
     /// The monitor is gone, which the main thread has to notice.
@@ -75,8 +75,8 @@ impl Pool {
         Self {
             channel,
             waiting: AtomicUsize::new(0),
-            serving: Crowd::new(),
-            parting: AtomicUsize::new(0),
+            serving: PeakCounter::new(),
+            lingering_count: AtomicUsize::new(0),
             budget: Arc::default(),
             orphaned: AtomicBool::new(false),
             main: std::thread::current(),
@@ -89,7 +89,7 @@ impl Pool {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let begun = Builder::new()
             .stack_size(STACK)
-            .spawn(move || pool.attend());
+            .spawn(move || pool.serve_sessions());
         if begun.is_err() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -97,7 +97,7 @@ impl Pool {
     }
 
     /// Runs a thread: waits for sessions and serves them.
-    fn attend(self: Arc<Self>) {
+    fn serve_sessions(self: Arc<Self>) {
         loop {
             match self.receive() {
                 Some(Incoming::Message(message, fds)) => {
@@ -161,7 +161,7 @@ impl Pool {
         wipe_stack();
         if let Some(serving) = serving {
             self.serving.enter();
-            serving.run(&self.parting);
+            serving.run(&self.lingering_count);
             self.serving.leave();
         }
     }

@@ -16,8 +16,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::farewell::{after_the_hang_up, farewell};
 use super::incoming::Incoming;
+use super::lingering_close::{after_the_hang_up, lingering_close};
 use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, widen};
 use super::ready::{Ready, add};
@@ -32,7 +32,7 @@ use crate::protocol::seal::{Opener, Sealer};
 use crate::protocol::stream::{Allowance, End, Message, Stream};
 use crate::protocol::window::Window;
 use crate::sys::memory;
-use crate::sys::unsent::{Outlook, Unsent, round_trip};
+use crate::sys::unsent::{Unsent, UnsentState, round_trip};
 
 /// How long the large buffers are kept after the last byte.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ const PIPE: u64 = 1 << 20;
 /// A read of this length means a busy pipe, which is then enlarged.
 const BUSY: usize = 60 * 1024;
 /// How long a session's last message may wait for a busy monitor.
-const LAST_WORD: Duration = Duration::from_secs(5);
+const LAST_MESSAGE_WITHIN: Duration = Duration::from_secs(5);
 
 /// One of the job's outputs.
 struct Output {
@@ -127,9 +127,10 @@ impl Serving {
         })
     }
 
-    /// Runs the thread's session to its end. `parting` counts the threads that wait for a client to
-    /// hang up: to the monitor these sessions are over, so no limit of the monitor covers them.
-    pub(super) fn run(mut self, parting: &AtomicUsize) {
+    /// Runs the thread's session to its end. `lingering_count` counts the threads that wait for a
+    /// client to hang up: to the monitor these sessions are over, so no limit of the monitor covers
+    /// them.
+    pub(super) fn run(mut self, lingering_count: &AtomicUsize) {
         let how = match self.serve() {
             Ok(()) => Some(Closing::Told {
                 cut_off: self.cut_off,
@@ -145,7 +146,7 @@ impl Serving {
         if let Some(how) = how {
             let word = RelayToMonitor::Over(how, self.sent, self.got);
             if self.monitor.send(word.encode(), Vec::new()).is_ok() {
-                self.monitor.settle(LAST_WORD);
+                self.monitor.settle(LAST_MESSAGE_WITHIN);
             }
         }
         let socket = self.socket;
@@ -164,7 +165,7 @@ impl Serving {
             after_the_hang_up(self.monitor, self.stdin, [out, err]);
         }
         if told {
-            farewell(&socket, parting);
+            lingering_close(&socket, lingering_count);
             let _ = shut();
         }
     }
@@ -187,7 +188,7 @@ impl Serving {
             }
             let ready = self.wait()?;
             if ready.message {
-                self.hear()?;
+                self.receive_from_client()?;
             }
             if ready.socket {
                 match self.read_peer() {
@@ -294,9 +295,9 @@ impl Serving {
             .filter(|_| ready.outputs == [false; 2])
             .map(|now| self.quiet_since.unwrap_or(now));
         if n == 0 {
-            self.outgoing.give_back();
-            self.incoming.give_back();
-            self.window.give_back();
+            self.outgoing.free_unused();
+            self.incoming.free_unused();
+            self.window.free_unused();
             if !idle {
                 // Buffers that have grown leave fragments among memory that other sessions still
                 // use.
@@ -308,17 +309,17 @@ impl Serving {
         if self.is_watched && self.looked.is_none_or(|at| at.elapsed() >= KEEP_BUFFERS) {
             self.looked = Some(Instant::now());
             match self.unsent.look(self.socket.as_fd()) {
-                Outlook::Acknowledged => self.is_watched = false,
-                Outlook::Sent | Outlook::Waiting => {}
+                UnsentState::Acknowledged => self.is_watched = false,
+                UnsentState::Sent | UnsentState::Waiting => {}
                 // Read first what the client has sent before.
-                Outlook::Lost if is_readable => {}
-                Outlook::Lost => return Err(Stop::Gone),
+                UnsentState::Lost if is_readable => {}
+                UnsentState::Lost => return Err(Stop::Gone),
             }
         }
         Ok(ready)
     }
 
-    fn hear(&mut self) -> Result<(), Stop> {
+    fn receive_from_client(&mut self) -> Result<(), Stop> {
         let mut buffer = [0; 512];
         let _ = self.monitor.flush();
         match self.monitor.receive(&mut buffer) {

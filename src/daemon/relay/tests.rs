@@ -33,7 +33,7 @@ fn direction(n: u8) -> Direction {
 }
 
 /// A session that is served, with the client's and the monitor's ends for the test.
-struct Scene {
+struct Fixture {
     client: TcpStream,
     monitor: Channel,
     to_server: Sealer,
@@ -41,7 +41,7 @@ struct Scene {
     thread: std::thread::JoinHandle<()>,
 }
 
-impl Scene {
+impl Fixture {
     fn with(stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -115,14 +115,14 @@ fn stdin_write_error_is_not_taken_for_a_closed_reader() {
     let (out, _held) = pipe().unwrap();
     let (err, _held_too) = pipe().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let mut scene = Scene::with(full.into(), out, err);
-    scene.say(&Message::Data(Stream::Main, b"input"));
+    let mut fixture = Fixture::with(full.into(), out, err);
+    fixture.say(&Message::Data(Stream::Main, b"input"));
     let wanted = failed(
         Part::Input,
         Errno::ENOSPC,
         "standard input: No space left on device",
     );
-    assert_eq!(scene.ends(), wanted);
+    assert_eq!(fixture.ends(), wanted);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn output_read_error_is_not_taken_for_its_end() {
         let bad: OwnedFd = File::open("/").unwrap().into();
         let [out, err] = if which == 0 { [bad, good] } else { [good, bad] };
         let wanted = failed(part, Errno::EISDIR, &format!("{name}: Is a directory"));
-        assert_eq!(Scene::with(stdin, out, err).ends(), wanted);
+        assert_eq!(Fixture::with(stdin, out, err).ends(), wanted);
     }
 }
 
@@ -147,17 +147,17 @@ fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
     let (out, writer) = pipe().unwrap();
     let (err, _held) = pipe().unwrap();
     drop(reader);
-    let mut scene = Scene::with(stdin, out, err);
-    scene.say(&Message::Data(Stream::Main, b"input"));
+    let mut fixture = Fixture::with(stdin, out, err);
+    fixture.say(&Message::Data(Stream::Main, b"input"));
     nix::unistd::write(&writer, b"output").unwrap();
     drop(writer);
     let mut all = Vec::new();
     while all.len() < 3 {
         let mut head = [0; 2];
-        scene.client.read_exact(&mut head).unwrap();
+        fixture.client.read_exact(&mut head).unwrap();
         let mut body = vec![0; u16::from_be_bytes(head).into()];
-        scene.client.read_exact(&mut body).unwrap();
-        let text = scene.from_server.open(&mut body).unwrap();
+        fixture.client.read_exact(&mut body).unwrap();
+        let text = fixture.from_server.open(&mut body).unwrap();
         let message = Message::parse(text).unwrap();
         let named = [
             (Message::Reset(Stream::Main), "reset"),
@@ -169,9 +169,9 @@ fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
     }
     all.sort_unstable();
     assert_eq!(all, ["end", "output", "reset"]);
-    drop(scene.client);
-    drop(scene.monitor);
-    scene.thread.join().unwrap();
+    drop(fixture.client);
+    drop(fixture.monitor);
+    fixture.thread.join().unwrap();
 }
 
 /// Regression test: the session was over when its end was sent. A client that was stopped for
@@ -182,18 +182,18 @@ fn session_stays_until_its_end_message_is_sent() {
     let (_reader, stdin) = pipe().unwrap();
     let (out, writer) = pipe().unwrap();
     let (err, held) = pipe().unwrap();
-    let mut scene = Scene::with(stdin, out, err);
+    let mut fixture = Fixture::with(stdin, out, err);
     // More than the client's system takes, and less than it has credit for.
     let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
     File::from(writer).write_all(&much).unwrap();
     drop(held);
     let message = MonitorToRelay::Ended(End::Exited(7));
-    scene.monitor.send(message.encode(), Vec::new()).unwrap();
-    let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
+    fixture.monitor.send(message.encode(), Vec::new()).unwrap();
+    let mut word = [PollFd::new(fixture.monitor.as_fd(), PollFlags::POLLIN)];
     // The relay checks every half second.
     assert_eq!(poll(&mut word, 1_500_u16), Ok(0), "it was over");
     let told = Closing::Told { cut_off: false };
-    assert_eq!(scene.ends(), (End::Exited(7), told));
+    assert_eq!(fixture.ends(), (End::Exited(7), told));
 }
 
 /// As above, but the client goes without having read anything.
@@ -203,17 +203,17 @@ fn client_that_leaves_before_the_end_message_is_gone() {
     let (_reader, stdin) = pipe().unwrap();
     let (out, writer) = pipe().unwrap();
     let (err, held) = pipe().unwrap();
-    let mut scene = Scene::with(stdin, out, err);
+    let mut fixture = Fixture::with(stdin, out, err);
     let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
     File::from(writer).write_all(&much).unwrap();
     drop(held);
     let message = MonitorToRelay::Ended(End::Exited(7));
-    scene.monitor.send(message.encode(), Vec::new()).unwrap();
-    let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
+    fixture.monitor.send(message.encode(), Vec::new()).unwrap();
+    let mut word = [PollFd::new(fixture.monitor.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut word, 1_000_u16), Ok(0), "it was over");
-    drop(scene.client);
-    scene.monitor.wait();
-    let Incoming::Message(word, _) = scene.monitor.receive(&mut [0; 512]).unwrap() else {
+    drop(fixture.client);
+    fixture.monitor.wait();
+    let Incoming::Message(word, _) = fixture.monitor.receive(&mut [0; 512]).unwrap() else {
         panic!("no last word");
     };
     let word = RelayToMonitor::decode(&word);
@@ -221,19 +221,19 @@ fn client_that_leaves_before_the_end_message_is_gone() {
         matches!(word, Some(RelayToMonitor::Over(Closing::ClientGone, ..))),
         "{word:?}"
     );
-    drop(scene.monitor);
-    scene.thread.join().unwrap();
+    drop(fixture.monitor);
+    fixture.thread.join().unwrap();
 }
 
 /// Returns how many bytes of standard output arrive before the first data on standard error.
-fn before_the_error(scene: &mut Scene) -> usize {
+fn before_the_error(fixture: &mut Fixture) -> usize {
     let mut before = 0;
     loop {
         let mut head = [0; 2];
-        scene.client.read_exact(&mut head).unwrap();
+        fixture.client.read_exact(&mut head).unwrap();
         let mut body = vec![0; u16::from_be_bytes(head).into()];
-        scene.client.read_exact(&mut body).unwrap();
-        let text = scene.from_server.open(&mut body).unwrap();
+        fixture.client.read_exact(&mut body).unwrap();
+        let text = fixture.from_server.open(&mut body).unwrap();
         let Message::Data(stream, bytes) = Message::parse(text).unwrap() else {
             panic!("{text:?}");
         };
@@ -256,11 +256,11 @@ fn an_error_that_was_written_after_output_comes_after_it() {
     assert_eq!(nix::unistd::write(&main, &vec![b'x'; MUCH]), Ok(MUCH));
     let (err, writer) = pipe().unwrap();
     nix::unistd::write(&writer, b"error").unwrap();
-    let mut scene = Scene::with(stdin, out, err);
-    assert_eq!(before_the_error(&mut scene), MUCH);
-    drop(scene.client);
-    drop(scene.monitor);
-    scene.thread.join().unwrap();
+    let mut fixture = Fixture::with(stdin, out, err);
+    assert_eq!(before_the_error(&mut fixture), MUCH);
+    drop(fixture.client);
+    drop(fixture.monitor);
+    fixture.thread.join().unwrap();
 }
 
 /// Regression test: an output that always had data, and credit, silenced the other one.
@@ -270,12 +270,12 @@ fn continuous_output_does_not_starve_the_other_stream() {
     let zeros = File::open("/dev/zero").unwrap();
     let (err, writer) = pipe().unwrap();
     nix::unistd::write(&writer, b"error").unwrap();
-    let mut scene = Scene::with(stdin, zeros.into(), err);
-    scene.say(&Message::Credit(Stream::Main, 14 * CREDIT));
-    let before = before_the_error(&mut scene);
+    let mut fixture = Fixture::with(stdin, zeros.into(), err);
+    fixture.say(&Message::Credit(Stream::Main, 14 * CREDIT));
+    let before = before_the_error(&mut fixture);
     // The size of a job's pipe, and two reads of an output.
     assert!(before <= 1536 * 1024, "{before}");
-    drop(scene.client);
-    drop(scene.monitor);
-    scene.thread.join().unwrap();
+    drop(fixture.client);
+    drop(fixture.monitor);
+    fixture.thread.join().unwrap();
 }

@@ -14,7 +14,7 @@ const MIB: u32 = 1 << 20;
 const CREDIT: usize = limits::CREDIT as usize;
 
 /// A sender, a path and a reader.
-struct Scene {
+struct Fixture {
     start: Instant,
     /// Microseconds since the start.
     now: u64,
@@ -31,7 +31,7 @@ struct Scene {
     most: usize,
 }
 
-impl Scene {
+impl Fixture {
     fn new(budget: &Arc<Budget>, delay: u64) -> Self {
         Self {
             start: Instant::now(),
@@ -91,7 +91,7 @@ const ALL: usize = usize::MAX;
 #[test]
 fn a_long_path_is_filled_within_some_round_trips() {
     let budget = Arc::new(Budget::new(64 << 20));
-    let mut far = Scene::new(&budget, 40_000);
+    let mut far = Fixture::new(&budget, 40_000);
     far.window.set_round_trip(Some(FAR));
     let first = far.run(SECOND, GIGABIT, ALL);
     let later = far.run(SECOND, GIGABIT, ALL);
@@ -100,7 +100,7 @@ fn a_long_path_is_filled_within_some_round_trips() {
     assert!(far.window.size() > 10 * MIB, "{}", far.window.size());
     assert_eq!(budget.promised(), (far.window.size() - MIB) as usize);
     // A window that does not grow carries a tenth of it.
-    let mut small = Scene::new(&Arc::default(), 40_000);
+    let mut small = Fixture::new(&Arc::default(), 40_000);
     let carried = small.run(2 * SECOND, GIGABIT, ALL);
     assert!(carried < 30_000_000, "{carried}");
     assert_eq!(small.window.size(), limits::CREDIT);
@@ -112,13 +112,13 @@ fn a_window_is_no_larger_than_the_sender_can_use() {
     let budget = Arc::new(Budget::new(64 << 20));
     // Paths for which the initial window is enough.
     for (delay, rate) in [(20, 100_000), (2_000, GIGABIT), (40_000, 100)] {
-        let mut near = Scene::new(&budget, delay);
+        let mut near = Fixture::new(&budget, delay);
         let carried = near.run(2 * SECOND, rate, ALL);
         assert!(carried > rate * 19_000, "{carried} of {rate} at {delay}");
         assert_eq!(near.window.size(), limits::CREDIT, "{rate} at {delay}");
     }
     // 30 MB/s at 80 ms: 2.4 MB are in transit.
-    let mut middle = Scene::new(&budget, 40_000);
+    let mut middle = Fixture::new(&budget, 40_000);
     middle.run(2 * SECOND, 3_000, ALL);
     assert_eq!(middle.run(SECOND, 3_000, ALL), 30_000_000);
     let size = middle.window.size();
@@ -129,10 +129,10 @@ fn a_window_is_no_larger_than_the_sender_can_use() {
 fn a_reader_that_does_not_keep_up_gets_no_more() {
     let budget = Arc::new(Budget::new(64 << 20));
     // A reader that never reads, one behind a pipe that holds a mebibyte, slow ones.
-    let mut never = Scene::new(&budget, 40_000);
+    let mut never = Fixture::new(&budget, 40_000);
     never.run(SECOND, GIGABIT, 0);
     assert_eq!(never.waiting, CREDIT);
-    let mut pipe = Scene::new(&budget, 40_000);
+    let mut pipe = Fixture::new(&budget, 40_000);
     while pipe.read < CREDIT {
         let room = CREDIT - pipe.read;
         pipe.run(100, GIGABIT, room);
@@ -140,13 +140,13 @@ fn a_reader_that_does_not_keep_up_gets_no_more() {
     pipe.run(SECOND, GIGABIT, 0);
     assert!(pipe.waiting <= CREDIT, "{}", pipe.waiting);
     for reader in [10, 100, 500] {
-        let mut slow = Scene::new(&budget, 40_000);
+        let mut slow = Fixture::new(&budget, 40_000);
         slow.run(20 * SECOND, GIGABIT, reader);
         assert_eq!(slow.window.size(), limits::CREDIT, "{reader}");
         assert!(slow.most <= CREDIT, "{reader}");
     }
     // A reader that pauses, and takes everything at once.
-    let mut fits = Scene::new(&budget, 40_000);
+    let mut fits = Fixture::new(&budget, 40_000);
     for _ in 0..20 {
         fits.run(SECOND, GIGABIT, 0);
         fits.run(100, GIGABIT, ALL);
@@ -158,7 +158,7 @@ fn a_reader_that_does_not_keep_up_gets_no_more() {
 #[test]
 fn stalled_reader_keeps_its_credit_and_continues() {
     let budget = Arc::new(Budget::new(64 << 20));
-    let mut far = Scene::new(&budget, 40_000);
+    let mut far = Fixture::new(&budget, 40_000);
     far.run(2 * SECOND, GIGABIT, ALL);
     far.run(SECOND, GIGABIT, 0);
     let size = far.window.size();
@@ -178,7 +178,7 @@ fn stalled_reader_keeps_its_credit_and_continues() {
 #[test]
 fn idle_stream_starts_with_the_initial_window() {
     let budget = Arc::new(Budget::new(64 << 20));
-    let mut far = Scene::new(&budget, 40_000);
+    let mut far = Fixture::new(&budget, 40_000);
     far.run(2 * SECOND, GIGABIT, ALL);
     far.run(9 * SECOND, 0, ALL);
     let size = far.window.size();
@@ -197,12 +197,12 @@ fn idle_stream_starts_with_the_initial_window() {
 #[test]
 fn budget_limits_all_windows_and_is_refilled() {
     let budget = Arc::new(Budget::new(8 << 20));
-    let mut scenes: Vec<Scene> = (0..6).map(|_| Scene::new(&budget, 40_000)).collect();
-    for scene in &mut scenes {
-        scene.run(2 * SECOND, GIGABIT, ALL);
+    let mut scenes: Vec<Fixture> = (0..6).map(|_| Fixture::new(&budget, 40_000)).collect();
+    for fixture in &mut scenes {
+        fixture.run(2 * SECOND, GIGABIT, ALL);
         assert!(budget.promised() <= 8 << 20);
     }
-    let beyond = |s: &Scene| (s.window.size() - limits::CREDIT) as usize;
+    let beyond = |s: &Fixture| (s.window.size() - limits::CREDIT) as usize;
     assert_eq!(scenes.iter().map(beyond).sum::<usize>(), budget.promised());
     assert!(beyond(&scenes[0]) <= 4 << 20 && beyond(&scenes[0]) > beyond(&scenes[5]));
     // What is still in transit is not read.
@@ -226,7 +226,7 @@ fn budget_limits_all_windows_and_is_refilled() {
 fn slow_starting_sender_is_not_delayed() {
     let budget = Arc::new(Budget::new(64 << 20));
     for (kernels, least) in [(Some(FAR), 99), (None, 70)] {
-        let mut far = Scene::new(&budget, 40_000);
+        let mut far = Fixture::new(&budget, 40_000);
         far.window.set_round_trip(kernels);
         let (mut in_one, mut sent) = (15_000, 0);
         // In steps of an eighth of a round trip, up to 1 Gbit/s.
@@ -249,7 +249,7 @@ fn slow_starting_sender_is_not_delayed() {
 fn what_a_grant_takes_counts_more_than_what_the_kernel_says() {
     let budget = Arc::new(Budget::new(64 << 20));
     for kernels in [20, 2_000] {
-        let mut far = Scene::new(&budget, 40_000);
+        let mut far = Fixture::new(&budget, 40_000);
         far.window
             .set_round_trip(Some(Duration::from_micros(kernels)));
         far.run(2 * SECOND, GIGABIT, ALL);
@@ -261,7 +261,7 @@ fn what_a_grant_takes_counts_more_than_what_the_kernel_says() {
 #[test]
 fn pauses_of_the_source_are_no_round_trips() {
     let budget = Arc::new(Budget::new(64 << 20));
-    let mut near = Scene::new(&budget, 20);
+    let mut near = Fixture::new(&budget, 20);
     for _ in 0..40 {
         // A mebibyte, and then a long pause.
         near.run(100, CREDIT, ALL);

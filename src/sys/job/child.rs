@@ -17,7 +17,7 @@ use super::{Identity, Plan};
 /// is missing, with 126 if it may not be executed, as in a shell.
 pub(super) fn run(plan: &Plan) -> ! {
     let errno = become_job(plan);
-    calls::exit(complain(&plan.program.path, errno))
+    calls::exit(print_exec_error(&plan.program.path, errno))
 }
 
 /// Becomes the program. Returns only if that failed.
@@ -189,7 +189,7 @@ fn say(parts: &[&CStr]) {
     calls::write(2, b"\n");
 }
 
-fn complain(path: &CStr, errno: Errno) -> i32 {
+fn print_exec_error(path: &CStr, errno: Errno) -> i32 {
     say(&[path, c": ", reason(errno)]);
     if errno == Errno::ENOENT { 127 } else { 126 }
 }

@@ -90,7 +90,7 @@ mod shared {
             plan: Plan,
             leader: Option<&AtomicI32>,
         ) -> nix::Result<Pid> {
-            self.take_back();
+            self.reclaim();
             let forks = std::mem::take(&mut self.forks);
             if forks || plan.program.user.as_ref().is_some_and(opens_memory) {
                 return fork(&plan, leader);
@@ -138,7 +138,7 @@ mod shared {
             self.lent.push(lent);
             let pid = pid.map(Pid::from_raw)?;
             if self.begun.len() >= Self::BEGUN {
-                self.forget_those_apart();
+                self.forget_unshared();
             }
             self.begun.push(pid);
             Ok(pid)
@@ -153,12 +153,12 @@ mod shared {
         /// Returns whether a started job may still share this process's memory. (The kernel clears
         /// the job's word some instructions before the job has its own memory.)
         pub fn shares_memory(&mut self) -> bool {
-            self.take_back();
-            self.forget_those_apart();
+            self.reclaim();
+            self.forget_unshared();
             self.blind || !self.lent.is_empty() || !self.begun.is_empty()
         }
 
-        fn forget_those_apart(&mut self) {
+        fn forget_unshared(&mut self) {
             let mut blind = false;
             self.begun.retain(|pid| match shares_with_us(*pid) {
                 Ok(shares) => shares,
@@ -171,7 +171,7 @@ mod shared {
         }
 
         /// Takes back what children that have executed their program or ended no longer use.
-        fn take_back(&mut self) {
+        fn reclaim(&mut self) {
             let spare = &mut self.spare;
             self.lent.retain(|lent| {
                 // SAFETY: it lives until it is freed below, and the word is atomic.
@@ -190,7 +190,7 @@ mod shared {
         /// Returns how many children have not yet executed their program.
         #[cfg(test)]
         pub(in crate::sys::job) fn beginning(&mut self) -> usize {
-            self.take_back();
+            self.reclaim();
             self.lent.len()
         }
     }

@@ -244,28 +244,28 @@ fn stuck_child_does_not_delay_other_jobs() {
 fn the_memory_that_a_child_shares_is_closed_to_its_user() {
     use nix::sys::signal::{Signal, kill};
     use std::os::unix::process::CommandExt;
-    const SOMEBODY: u32 = 54_321;
+    const OTHER_UID: u32 = 54_321;
     if !nix::unistd::geteuid().is_root() {
         return say_skipped();
     }
-    let stuck = Stuck::start(Some(identity(SOMEBODY)));
+    let stuck = Stuck::start(Some(identity(OTHER_UID)));
     let pid = stuck.pid;
     let status = format!("/proc/{pid}/status");
     let has = |what: &str| std::fs::read_to_string(&status).unwrap().contains(what);
-    while !has(&format!("Uid:\t{SOMEBODY}")) {
+    while !has(&format!("Uid:\t{OTHER_UID}")) {
         std::thread::yield_now();
     }
-    let as_somebody = |script: &str| {
+    let as_other_user = |script: &str| {
         let mut sh = std::process::Command::new("/bin/sh");
-        sh.args(["-c", script]).uid(SOMEBODY).gid(SOMEBODY);
+        sh.args(["-c", script]).uid(OTHER_UID).gid(OTHER_UID);
         sh.output().unwrap().status.success()
     };
     for file in ["mem", "maps", "environ", "fd/0", "auxv"] {
         let read = format!("head -c1 /proc/{pid}/{file}");
-        assert!(!as_somebody(&read), "{file}");
+        assert!(!as_other_user(&read), "{file}");
     }
-    assert!(as_somebody("head -c1 /proc/$$/maps"));
-    assert!(as_somebody(&format!("kill -STOP {pid}")));
+    assert!(as_other_user("head -c1 /proc/$$/maps"));
+    assert!(as_other_user(&format!("kill -STOP {pid}")));
     while !has("State:\tT") {
         std::thread::yield_now();
     }
@@ -284,16 +284,16 @@ fn the_memory_that_a_child_shares_is_closed_to_its_user() {
 #[test]
 fn memory_stays_closed_during_a_change_of_user() {
     use std::os::unix::process::CommandExt;
-    const SOMEBODY: u32 = 54_322;
+    const OTHER_UID: u32 = 54_322;
     if !nix::unistd::geteuid().is_root() {
         return say_skipped();
     }
-    let (hear, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (receiver, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let Some(pid) = fork_quietly().unwrap() else {
         // If this test fails, the child reads end of file.
         calls::close(go.as_raw_fd());
-        let user = identity(SOMEBODY);
+        let user = identity(OTHER_UID);
         let groups = calls::groups(&user.groups).and_then(|()| calls::group(user.gid));
         let changed = groups.and_then(|()| calls::become_user(user.uid));
         // As the kernel would do here.
@@ -303,17 +303,17 @@ fn memory_stays_closed_during_a_change_of_user() {
         calls::exit(i32::from(calls::user(user.uid).is_err()))
     };
     let mut changed = [0];
-    File::from(hear).read_exact(&mut changed).unwrap();
+    File::from(receiver).read_exact(&mut changed).unwrap();
     assert_eq!(changed, [1]);
-    let as_somebody = |script: &str| {
+    let as_other_user = |script: &str| {
         let mut sh = std::process::Command::new("/bin/sh");
-        sh.args(["-c", script]).uid(SOMEBODY).gid(SOMEBODY);
+        sh.args(["-c", script]).uid(OTHER_UID).gid(OTHER_UID);
         sh.output().unwrap().status.success()
     };
-    assert!(as_somebody("head -c1 /proc/$$/maps"));
+    assert!(as_other_user("head -c1 /proc/$$/maps"));
     for file in ["maps", "environ", "auxv"] {
         let read = format!("head -c1 /proc/{pid}/{file}");
-        assert!(!as_somebody(&read), "{file}");
+        assert!(!as_other_user(&read), "{file}");
     }
     File::from(go).write_all(&[1]).unwrap();
     assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));

@@ -17,14 +17,14 @@ use crate::fault::Fault;
 use crate::ipc::gate::{Complaint, Connection, Question};
 
 /// From this number of simultaneous connections on, memory is worth returning to the system.
-const CROWD: usize = 256;
+const PEAK_WORTH_TRIMMING: usize = 256;
 
 impl PreauthTable {
     /// Closes a connection for the peer's fault, and adds the penalty.
     ///
     /// If the peer has answered a prompt, its answer still counts: the connection stays until the
     /// monitor has reported the result.
-    pub(super) fn turn_out(
+    pub(super) fn close_with_penalty(
         &mut self,
         connection: Connection,
         complaint: Complaint,
@@ -39,7 +39,7 @@ impl PreauthTable {
         }
         let is_judged = preauth.known && preauth.has_answered && preauth.stage != Stage::Asked;
         let from = preauth.from;
-        self.punish(connection, complaint, now);
+        self.penalise(connection, complaint, now);
         self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
         if !is_judged {
             return self.forget(connection);
@@ -62,12 +62,12 @@ impl PreauthTable {
     }
 
     /// Adds the price of a complaint to the penalty of a connection's source.
-    pub(super) fn punish(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
+    pub(super) fn penalise(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
         let Some((limits, preauth)) = self.limits.zip(self.unauthenticated.get(&connection)) else {
             return;
         };
         let seconds = sources::price(complaint, &limits);
-        self.sources.punish(preauth.from, seconds, &limits, now);
+        self.sources.penalise(preauth.from, seconds, &limits, now);
     }
 
     /// Closes a connection, and tells the monitor if the monitor knows the connection.
@@ -83,8 +83,8 @@ impl PreauthTable {
         let _ = self
             .registry
             .deregister(&mut SourceFd(&preauth.socket.as_raw_fd()));
-        if self.unauthenticated.is_empty() && self.crowd >= CROWD {
-            self.crowd = 0;
+        if self.unauthenticated.is_empty() && self.peak >= PEAK_WORTH_TRIMMING {
+            self.peak = 0;
             self.unauthenticated.shrink_to_fit();
             crate::sys::memory::trim();
         }

@@ -19,7 +19,7 @@ use crate::sys::socket;
 
 impl PreauthTable {
     /// Carries out one order of the monitor.
-    pub(in crate::daemon::gate) fn obey(
+    pub(in crate::daemon::gate) fn execute_order(
         &mut self,
         order: Order<'_>,
         fds: Vec<OwnedFd>,
@@ -66,7 +66,7 @@ impl PreauthTable {
             }
             Order::Taken(c) => self.dismiss(c)?,
             Order::Close(c) => {
-                self.punish(c, Complaint::Malformed, now);
+                self.penalise(c, Complaint::Malformed, now);
                 self.dismiss(c)?;
             }
             Order::Deny(c, reference, penalty, ago) => {
@@ -127,8 +127,8 @@ impl PreauthTable {
         let Some((limits, preauth)) = found else {
             return Ok(());
         };
-        if stage != Stage::Asked && preauth.spoke_early() {
-            return self.turn_out(connection, Complaint::Malformed, now);
+        if stage != Stage::Asked && preauth.sent_early() {
+            return self.close_with_penalty(connection, Complaint::Malformed, now);
         }
         preauth.stage = stage;
         preauth.unsent = record.to_vec();
@@ -151,7 +151,7 @@ impl PreauthTable {
             return Ok(());
         };
         preauth.known = false;
-        self.sources.punish(preauth.from, penalty, &limits, now);
+        self.sources.penalise(preauth.from, penalty, &limits, now);
         // Beyond the limit of parked refusals, close without an answer.
         let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
         let record = answer::compose_denied(reference);
@@ -192,7 +192,7 @@ mod tests {
         let mut preauth_table = PreauthTable::new(Channel::new(theirs), registry);
         let now = Instant::now();
         preauth_table
-            .obey(Order::Limits(Limits::FEW), Vec::new(), now)
+            .execute_order(Order::Limits(Limits::FEW), Vec::new(), now)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || {
@@ -207,7 +207,9 @@ mod tests {
         setsockopt(&peer, sockopt::Linger, &linger).unwrap();
         drop(peer);
         assert!(socket::was_reset(reset.as_fd()));
-        preauth_table.obey(Order::Adopt, vec![reset], now).unwrap();
+        preauth_table
+            .execute_order(Order::Adopt, vec![reset], now)
+            .unwrap();
         assert!(preauth_table.unauthenticated.is_empty());
         // Where it was the only connection, the gate reports that it is empty.
         let Incoming::Message(message, _) = ours.receive(&mut [0; 512]).unwrap() else {
@@ -218,7 +220,9 @@ mod tests {
         let (_peer, good) = connect();
         assert!(!socket::was_reset(good.as_fd()));
         socket::set_nonblocking(&good).unwrap();
-        preauth_table.obey(Order::Adopt, vec![good], now).unwrap();
+        preauth_table
+            .execute_order(Order::Adopt, vec![good], now)
+            .unwrap();
         assert_eq!(preauth_table.unauthenticated.len(), 1);
     }
 

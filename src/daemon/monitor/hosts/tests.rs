@@ -33,10 +33,10 @@ fn name_keeps_its_addresses_after_one_failed_look_up() {
     let mut hosts = looking(TABLE);
     let new = vec![ip("192.0.2.9"), ip("192.0.2.10")];
     let now = hosts.told;
-    assert_eq!(hosts.heard(1, Ok(new.clone()), now).0, Names::Same);
+    assert_eq!(hosts.look_up_ended(1, Ok(new.clone()), now).0, Names::Same);
     assert_eq!(hosts.addresses_of(&name("one")), Some(new));
     assert!(hosts.is_resolving());
-    let (names, unresolved) = hosts.heard(2, Err("away".into()), now);
+    let (names, unresolved) = hosts.look_up_ended(2, Err("away".into()), now);
     assert_eq!(
         (names, unresolved),
         (Names::All, Some((name("two"), "away".into())))
@@ -57,7 +57,7 @@ fn slow_name_does_not_delay_resolved_names() {
     let mut hosts = looking(TABLE);
     let later = hosts.told + TOLD;
     assert_eq!(
-        hosts.heard(2, Ok(vec![ip("192.0.2.9")]), later).0,
+        hosts.look_up_ended(2, Ok(vec![ip("192.0.2.9")]), later).0,
         Names::Some
     );
     assert_eq!(
@@ -76,21 +76,21 @@ fn a_name_that_does_not_resolve_is_asked_for_again() {
     let (two, mut now) = (name("two"), hosts.told);
     let mut which = 2;
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
-        let (_, unresolved) = hosts.heard(which, Err("away".into()), now);
+        let (_, unresolved) = hosts.look_up_ended(which, Err("away".into()), now);
         // It is reported once.
         assert_eq!(unresolved.is_some(), seconds == 5);
         let due = now + Duration::from_secs(seconds);
         assert_eq!(hosts.deadline(), Some(due));
-        hosts.tend(due - Duration::from_millis(1));
+        hosts.queue_due_names(due - Duration::from_millis(1));
         assert!(hosts.waiting.is_empty());
-        hosts.tend(due);
+        hosts.queue_due_names(due);
         assert_eq!(hosts.waiting.pop_front().as_ref(), Some(&two));
         now = due;
         which += 1;
         hosts.looking.insert(which, two.clone());
     }
     assert!(hosts.want(&two, now), "it is being looked up");
-    hosts.heard(which, Ok(vec![ip("192.0.2.9")]), now);
+    hosts.look_up_ended(which, Ok(vec![ip("192.0.2.9")]), now);
     assert_eq!(hosts.deadline(), None);
     assert!(!hosts.want(&two, now), "it was looked up a moment ago");
     assert!(hosts.want(&two, now + ON_DEMAND));
@@ -127,7 +127,7 @@ fn background_look_ups_leave_slots_to_a_name_that_a_connection_needs() {
     let third = hosts.waiting.front().cloned().unwrap();
     assert!(hosts.want(&third, now));
     assert_eq!(ask(&mut hosts), None);
-    hosts.heard(1, Err("away".into()), now);
+    hosts.look_up_ended(1, Err("away".into()), now);
     assert_eq!(ask(&mut hosts), Some(third));
 }
 
@@ -163,8 +163,8 @@ fn names_that_left_the_table_hold_their_slots_until_their_answers_come() {
     }
     // An answer for a name that is not in the table makes room, and has no other effect.
     let which = *hosts.looking.keys().next().unwrap();
-    let heard = hosts.heard(which, Ok(vec![ip("192.0.2.9")]), now);
-    assert_eq!(heard, (Names::Same, None));
+    let look_up_ended = hosts.look_up_ended(which, Ok(vec![ip("192.0.2.9")]), now);
+    assert_eq!(look_up_ended, (Names::Same, None));
     assert!(hosts.resolved.is_empty() && hosts.ended.is_empty());
     assert!(hosts.want(&name("one"), now));
     assert!(hosts.next_queue().is_some());
@@ -214,7 +214,7 @@ fn names_without_a_look_up_process_stay_queued_and_new() {
     assert_eq!(resolve(&mut hosts, &mut asked, due), (true, 2));
     assert_eq!(hosts.deadline(), None);
     let which = *hosts.looking.keys().next().unwrap();
-    let (_, unresolved) = hosts.heard(which, Err("away".into()), due);
+    let (_, unresolved) = hosts.look_up_ended(which, Err("away".into()), due);
     assert!(unresolved.is_some());
     reap(asked.0);
 }

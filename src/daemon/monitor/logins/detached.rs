@@ -161,7 +161,7 @@ impl Logins {
 
     /// Handles the end of a detached application. If it was hung up, what is left of its session is
     /// killed at the time set before.
-    pub(in super::super) fn leave_the_rest(&mut self, pid: Pid, detached: &mut Detached) {
+    pub(in super::super) fn detached_ended(&mut self, pid: Pid, detached: &mut Detached) {
         let Some(kill_at) = detached.kill_at else {
             return;
         };
@@ -172,7 +172,7 @@ impl Logins {
     }
 
     /// Kills those whose grace is over.
-    pub(in super::super) fn tend_detached(&mut self, now: Instant) {
+    pub(in super::super) fn expire_detached(&mut self, now: Instant) {
         self.leftovers.retain(|left| {
             if left.kill_at <= now {
                 session::kill_all(&left.number);

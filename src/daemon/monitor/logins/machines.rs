@@ -1,9 +1,9 @@
 //! The machines that log in, for exclusions. Runs in the monitor.
 
-use super::{Login, LoginId, Logins, Who};
+use super::{Login, LoginId, LoginSubject, Logins};
 use crate::registry::{Id, Machine};
 
-impl Who {
+impl LoginSubject {
     /// Returns the machines that make the request.
     pub(super) fn machines(&self) -> Vec<Id> {
         match self {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Failed, Login, LoginId, Logins, Stage, Who};
+use super::{Failed, Login, LoginId, LoginSubject, Logins, Stage};
 use crate::daemon::sources::Source;
 
 /// The kind of slot that a login takes. Hosts have a set of their own, as large as that of users.
@@ -20,10 +20,10 @@ pub(in super::super) enum Slot {
 }
 
 impl Slot {
-    pub(super) const fn of(who: &Who) -> Self {
+    pub(super) const fn of(who: &LoginSubject) -> Self {
         match who {
-            Who::LoginClaim(_) => Self::User,
-            Who::Host(..) => Self::Host,
+            LoginSubject::LoginClaim(_) => Self::User,
+            LoginSubject::Host(..) => Self::Host,
         }
     }
 }
@@ -47,7 +47,12 @@ impl Logins {
     }
 
     /// Returns whether one more login of this kind and source may begin, given this many slots.
-    pub(in super::super) fn room(&mut self, who: &Who, from: IpAddr, slots: usize) -> Room {
+    pub(in super::super) fn room(
+        &mut self,
+        who: &LoginSubject,
+        from: IpAddr,
+        slots: usize,
+    ) -> Room {
         let slot = Slot::of(who);
         if slot == Slot::User && !self.shared.take_slot(from, slots) {
             return Room::Full;
@@ -55,31 +60,35 @@ impl Logins {
         let same = |l: &&Login| l.slot == slot && l.is_under_way();
         // A refused login holds its slot until the refusal is sent.
         let now = Instant::now();
-        let untold = |f: &&Failed| slot == Slot::User && f.has_slot && f.until > now;
+        let unreported = |f: &&Failed| slot == Slot::User && f.has_slot && f.until > now;
         let of = |source: Source| {
             let all = self.all.values().filter(same);
-            let failed = self.failed.iter().filter(untold);
+            let failed = self.failed.iter().filter(unreported);
             all.filter(|l| Source::of(l.peer) == source).count()
                 + failed.filter(|f| f.source == source).count()
         };
         let all = self.all.values().filter(same).count();
-        if all + self.failed.iter().filter(untold).count() < slots {
+        if all + self.failed.iter().filter(unreported).count() < slots {
             return Room::Free;
         }
         // Evict prompted and queued logins only; those of a source that guessed wrong may stay
         // queued for long. What PAM is working on goes on.
         let idle = |l: &Login| matches!(l.stage, Stage::Prompted(_) | Stage::Queued(_));
         let waits = self.all.iter().filter(|(_, l)| same(l) && idle(l));
-        let greediest = waits
+        let largest = waits
             .map(|(id, l)| (of(Source::of(l.peer)), Reverse(*id)))
             .max();
-        let failed = self.failed.iter().enumerate().filter(|(_, f)| untold(f));
+        let failed = self
+            .failed
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| unreported(f));
         let refused = failed.map(|(at, f)| (of(f.source), at)).max();
         let own = of(Source::of(from));
-        match (greediest, refused) {
+        match (largest, refused) {
             // Only its slot is taken: its refusal is sent all the same.
-            (greediest, Some((held, at)))
-                if held > own && greediest.is_none_or(|(most, _)| held >= most) =>
+            (largest, Some((held, at)))
+                if held > own && largest.is_none_or(|(most, _)| held >= most) =>
             {
                 if let Some(failed) = self.failed.get_mut(at) {
                     failed.has_slot = false;

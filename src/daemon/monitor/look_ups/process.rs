@@ -144,7 +144,7 @@ impl Process {
         let own = nix::unistd::geteuid().as_raw();
         let (ours, theirs) = untrusted::pair(own, &unclosed)?;
         let pid = match copy {
-            Some(run) => process::apart(run, theirs.as_fd(), OomPriority::Original)?,
+            Some(run) => process::fork_main(run, theirs.as_fd(), OomPriority::Original)?,
             None => process::again("cosserver: lookup", theirs.as_fd(), OomPriority::Original)?,
         };
         Ok(Self::of(pid, ours, unclosed))

@@ -13,24 +13,24 @@ use crate::sys::passing;
 use crate::sys::untrusted::tests::{LINGER, accepting_pair, lingering};
 
 /// A process that never answers.
-fn deaf() -> u8 {
+fn unresponsive() -> u8 {
     loop {
         std::thread::park();
     }
 }
 
 /// Returns one process that never answers, and an event loop for it.
-pub(in super::super) fn one_deaf() -> (LookUps, mio::Poll) {
+pub(in super::super) fn one_unresponsive() -> (LookUps, mio::Poll) {
     let poll = mio::Poll::new().unwrap();
     let mut all = LookUps::new(None);
-    let process = Process::launch(Some(deaf)).unwrap();
+    let process = Process::launch(Some(unresponsive)).unwrap();
     all.adopt(poll.registry(), process).unwrap();
     (all, poll)
 }
 
 /// Returns the same for hosts, with this many questions asked of it.
 pub(in super::super) fn asked_for_hosts(most: usize) -> (LookUps, mio::Poll) {
-    let (mut all, poll) = one_deaf();
+    let (mut all, poll) = one_unresponsive();
     for process in all.all.values_mut() {
         process.kind = Kind::Hosts;
     }
@@ -56,14 +56,14 @@ pub(in super::super) fn reap(mut all: LookUps) {
 
 #[test]
 fn a_process_that_is_idle_for_a_minute_ends() {
-    let (mut all, poll) = one_deaf();
+    let (mut all, poll) = one_unresponsive();
     let process = all.all.values_mut().next().unwrap();
     process.due = None;
     let until = process.idle_until;
     assert_eq!(all.deadline(), Some(until));
-    all.tend(poll.registry(), until - Duration::from_millis(1));
+    all.expire(poll.registry(), until - Duration::from_millis(1));
     assert_eq!(all.all.len(), 1);
-    all.tend(poll.registry(), until);
+    all.expire(poll.registry(), until);
     assert!(all.all.is_empty() && all.event().is_empty());
     reap(all);
 }
@@ -71,26 +71,26 @@ fn a_process_that_is_idle_for_a_minute_ends() {
 /// Under inetd, one had not begun when its session did: the monitor polled without a pause.
 #[test]
 fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() {
-    let (mut all, poll) = one_deaf();
+    let (mut all, poll) = one_unresponsive();
     assert!(all.all.values().all(|p| p.due.is_some()));
     let now = Instant::now();
     let after = Duration::from_millis(10);
     all.retire(after, now);
     assert_eq!(all.deadline(), Some(now + after));
-    all.tend(poll.registry(), now);
+    all.expire(poll.registry(), now);
     assert_eq!(all.all.len(), 1);
-    all.tend(poll.registry(), now + after);
+    all.expire(poll.registry(), now + after);
     assert!(all.all.is_empty() && all.deadline().is_none() && all.event().is_empty());
     reap(all);
 }
 
 #[test]
 fn a_question_that_is_not_answered_in_time_has_failed() {
-    let (mut all, poll) = one_deaf();
+    let (mut all, poll) = one_unresponsive();
     let now = Instant::now();
     let question = Question::User("jo".into());
     let number = all.ask(poll.registry(), question, now).unwrap();
-    all.tend(poll.registry(), now + USER);
+    all.expire(poll.registry(), now + USER);
     let lost = LookUpEvent::Lost("it took too long".into());
     let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
     assert_eq!(all.event(), [lost, failed]);
@@ -101,7 +101,7 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
 /// Such a question was in no list any more, and its client waited forever.
 #[test]
 fn an_answer_of_the_wrong_kind_loses_no_question() {
-    let (mut all, poll) = one_deaf();
+    let (mut all, poll) = one_unresponsive();
     let now = Instant::now();
     let question = Question::User("jo".into());
     let number = all.ask(poll.registry(), question, now).unwrap();
@@ -110,7 +110,7 @@ fn an_answer_of_the_wrong_kind_loses_no_question() {
     assert!(all.take(id, wrong, now).is_err());
     let asked = all.all[&id].asked.iter().map(|a| a.number);
     assert_eq!(asked.collect::<Vec<_>>(), [number]);
-    all.tend(poll.registry(), now + USER);
+    all.expire(poll.registry(), now + USER);
     let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
     assert_eq!(all.event().pop(), Some(failed));
     reap(all);
@@ -138,7 +138,7 @@ fn descriptors_from_a_compromised_process_do_not_block_the_monitor() {
         let mut all = LookUps::new(None);
         let unclosed = Rc::default();
         let (ours, theirs) = accepting_pair(&unclosed);
-        let child = Forked::start(|| _ = deaf()).unwrap();
+        let child = Forked::start(|| _ = unresponsive()).unwrap();
         let process = Process::of(child.pid, ours, unclosed);
         let id = all.adopt(poll.registry(), process).unwrap();
         let (socket, mut other) = lingering();
@@ -148,7 +148,7 @@ fn descriptors_from_a_compromised_process_do_not_block_the_monitor() {
         }
         passing::send(theirs.as_fd(), last, &[socket.as_fd()]).unwrap();
         drop((socket, theirs));
-        all.hear(poll.registry(), id, &mut [0; 1024], begun);
+        all.handle_messages(poll.registry(), id, &mut [0; 1024], begun);
         assert!(matches!(&all.event()[..], [LookUpEvent::Lost(_)]));
         all.close_unread();
         reap(all);
@@ -179,7 +179,7 @@ fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() 
     let mut all = LookUps::new(None);
     let unclosed = Rc::default();
     let (ours, theirs) = accepting_pair(&unclosed);
-    let child = Forked::start(|| _ = deaf()).unwrap();
+    let child = Forked::start(|| _ = unresponsive()).unwrap();
     let process = Process::of(child.pid, ours, unclosed);
     let (socket, _other) = lingering();
     passing::send(theirs.as_fd(), b"x", &[socket.as_fd()]).unwrap();

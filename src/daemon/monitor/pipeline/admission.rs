@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use crate::auth::{AuthenticatedHost, AuthenticatedMachine, LoginClaim, Opened};
 use crate::config::name::UserName;
+use crate::daemon::monitor::conversation::Conversation;
 use crate::daemon::monitor::registry_client::Ticket;
-use crate::daemon::monitor::talk::Talk;
 use crate::protocol::Malformed;
 use crate::protocol::noise::Keys;
 use crate::registry::{Admitted, Id, Machine, PromptFor};
@@ -34,11 +34,11 @@ pub(super) enum Step {
     /// The registry is asked about the machine of the host that vouches for the user.
     VouchedFor(Applicant),
     /// The user has been prompted.
-    Prompted(Applicant, PromptFor, Box<Talk>),
+    Prompted(Applicant, PromptFor, Box<Conversation>),
     /// The machine is being registered.
-    Registers(Applicant, Box<Talk>),
+    Registers(Applicant, Box<Conversation>),
     /// The machine is registered; the registry is asked once more.
-    Registered(Applicant, Box<Talk>),
+    Registered(Applicant, Box<Conversation>),
 }
 
 /// The applicant, and what it has presented.

@@ -37,7 +37,7 @@ pub(in crate::daemon::monitor) struct Awaited {
 
 /// Returns the connection that must continue without its name if there are too many. `all` has the
 /// oldest first.
-fn one_too_many(all: &[Awaited]) -> Option<Connection> {
+fn first_surplus(all: &[Awaited]) -> Option<Connection> {
     let last = all.last()?;
     let named = |a: &&Awaited| a.name == last.name;
     let near = |a: &&Awaited| a.source == last.source;
@@ -45,12 +45,14 @@ fn one_too_many(all: &[Awaited]) -> Option<Connection> {
         return all.iter().find(near).map(|a| a.connection);
     }
     if all.iter().filter(named).count() > EACH_NAME {
-        return oldest_of_greediest(all.iter().filter(named));
+        return oldest_of_largest_source(all.iter().filter(named));
     }
-    oldest_of_greediest(all.iter()).filter(|_| all.len() > ALL)
+    oldest_of_largest_source(all.iter()).filter(|_| all.len() > ALL)
 }
 
-fn oldest_of_greediest<'a>(all: impl Iterator<Item = &'a Awaited> + Clone) -> Option<Connection> {
+fn oldest_of_largest_source<'a>(
+    all: impl Iterator<Item = &'a Awaited> + Clone,
+) -> Option<Connection> {
     let mut held: HashMap<Source, usize> = HashMap::new();
     for a in all.clone() {
         *held.entry(a.source).or_default() += 1;
@@ -64,7 +66,7 @@ fn oldest_of_greediest<'a>(all: impl Iterator<Item = &'a Awaited> + Clone) -> Op
 impl Monitor {
     /// Returns the name to look up before this handshake's proof is verified, if it is being looked
     /// up.
-    pub(super) fn name_to_await(
+    pub(super) fn pending_name(
         &mut self,
         admitted: &Admitted<Opened>,
         peer: IpAddr,
@@ -106,7 +108,7 @@ impl Monitor {
         let waits =
             |c| matches!(self.unauthenticated.get(&c), Some(Preauth::AtDoor(v)) if v.awaits_name());
         self.awaited.retain(|a| waits(a.connection));
-        if let Some(c) = one_too_many(&self.awaited) {
+        if let Some(c) = first_surplus(&self.awaited) {
             self.resume(now, |awaited| awaited.connection == c);
         }
     }
@@ -122,7 +124,7 @@ impl Monitor {
     }
 
     /// Continues with connections that have waited long enough, with the addresses known so far.
-    pub(in crate::daemon::monitor) fn tend_awaited(&mut self, now: Instant) {
+    pub(in crate::daemon::monitor) fn continue_overdue_awaited(&mut self, now: Instant) {
         self.resume(now, |awaited| awaited.until <= now);
     }
 
@@ -137,11 +139,11 @@ impl Monitor {
                     let peer = admission.peer;
                     self.send_to_gate(Order::MayGo(c, false).encode());
                     let outcome = self.after_name(c, *admission, now);
-                    let outcome = outcome.map_err(|halt| match halt {
+                    let outcome = outcome.map_err(|reject| match reject {
                         Reject::Refused(r) if r.peer.is_none() => {
                             Reject::Refused(r.of(peer).from_unauthenticated(true))
                         }
-                        Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+                        Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => reject,
                     });
                     self.conclude(c, outcome);
                 }
@@ -168,7 +170,7 @@ mod tests {
                 source: Source::of(source),
                 until: now,
             });
-            let gone = one_too_many(&all);
+            let gone = first_surplus(&all);
             all.retain(|a| Some(a.connection) != gone);
             gone
         };

@@ -56,7 +56,7 @@ impl Monitor {
                 .flatten(),
         };
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
-        self.protection.make_way(&mut self.starter, now);
+        self.protection.restore_score(&mut self.starter, now);
         // The job first: it starts during the handshake's key agreement.
         let (granted, starter) = (&pending.granted, &mut self.starter);
         let start = |leader: Option<&_>| exec::start(granted, account, &setting, starter, leader);
@@ -197,6 +197,8 @@ fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
             let (message, keys) = authenticated.message_2(&payload)?;
             Ok((record::compose(Kind::Answer, &message)?, keys))
         }
-        Acceptance::Talk(mut talk) => Ok((talk.seal(&payload)?, talk.into_keys()?)),
+        Acceptance::Conversation(mut conversation) => {
+            Ok((conversation.seal(&payload)?, conversation.into_keys()?))
+        }
     }
 }

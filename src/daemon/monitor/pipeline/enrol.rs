@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::handover::Handover;
 use crate::auth::AuthenticatedMachine;
 use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::conversation::Conversation;
 use crate::daemon::monitor::login;
 use crate::daemon::monitor::preauth::Reject;
 use crate::daemon::monitor::sessions::{Leader, SessionInfo};
-use crate::daemon::monitor::talk::Talk;
 use crate::ipc::Channel;
 use crate::ipc::gate::{Connection, Order};
 use crate::ipc::relay::Session;
@@ -31,7 +31,7 @@ impl Monitor {
         connection: Connection,
         known: Known<Box<AuthenticatedMachine>>,
         socket: OwnedFd,
-        talk: Option<Box<Talk>>,
+        conversation: Option<Box<Conversation>>,
         texts: Vec<Text>,
         now: Instant,
     ) -> Result<(), Reject> {
@@ -43,12 +43,12 @@ impl Monitor {
         }
         let proof = None;
         let payload = Answer::Accept { proof, texts }.encode()?;
-        let (answer, keys) = match talk {
+        let (answer, keys) = match conversation {
             None => {
                 let (message, keys) = authenticated_machine.message_2(&payload)?;
                 (record::compose(Kind::Answer, &message)?, keys)
             }
-            Some(mut talk) => (talk.seal(&payload)?, talk.into_keys()?),
+            Some(mut conversation) => (conversation.seal(&payload)?, conversation.into_keys()?),
         };
         let (session, id) = (
             self.sessions.number(),
@@ -81,7 +81,7 @@ impl Monitor {
             let handover = Handover {
                 id: session,
                 info,
-                leader: Leader::Nobody,
+                leader: Leader::Detached,
                 streams,
                 socket,
                 channel: Channel::pair()?,

@@ -12,7 +12,7 @@ use crate::registry::Id;
 
 impl Monitor {
     /// Refuses all undecided requests of an excluded machine. Returns how many there were.
-    pub(in crate::daemon::monitor) fn send_away(&mut self, id: Id) -> usize {
+    pub(in crate::daemon::monitor) fn refuse_undecided(&mut self, id: Id) -> usize {
         let all = self.unauthenticated.iter();
         let all: Vec<(Connection, IpAddr)> = all
             .filter_map(|(c, s)| Some((*c, self.comes_from(*c, s, id)?)))

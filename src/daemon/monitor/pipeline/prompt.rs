@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::admission::{PendingAdmission, Step};
 use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::conversation::Conversation;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
-use crate::daemon::monitor::talk::Talk;
 use crate::daemon::sources::{Networks, Source};
 use crate::ipc::gate::{Connection, Order};
 use crate::log::Level;
@@ -32,7 +32,7 @@ impl Monitor {
         mut admission: Box<PendingAdmission>,
         want: PromptFor,
     ) -> Result<(), Reject> {
-        self.make_room_at_the_door(admission.peer)?;
+        self.make_room_for_prompt(admission.peer)?;
         let Step::VouchedFor(mut applicant) = admission.step else {
             return Err(Refusal::new(Cause::Registry, "no registration is pending").into());
         };
@@ -66,9 +66,9 @@ impl Monitor {
         let machine = applicant.machine();
         let payload = Answer::Prompts { by, texts }.encode()?;
         let (message, keys) = applicant.message_2(&payload)?;
-        let talk = Box::new(Talk::new(&keys)?);
+        let conversation = Box::new(Conversation::new(&keys)?);
         let record = record::compose(Kind::Answer, &message)?;
-        admission.step = Step::Prompted(applicant, want, talk);
+        admission.step = Step::Prompted(applicant, want, conversation);
         admission.ticket = None;
         let seconds = self.settings.login.time.as_secs().max(1);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
@@ -96,14 +96,14 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Reject> {
         let peer = admission.peer;
-        let Step::Prompted(applicant, want, mut talk) = admission.step else {
+        let Step::Prompted(applicant, want, mut conversation) = admission.step else {
             return Err(Reject::Closed("answers without a prompt", Some(peer)));
         };
         if socket::has_bytes(admission.socket.as_fd()) {
             return Err(Reject::Closed("bytes behind answers", Some(peer)));
         }
         let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
-        let text = talk.open(record).map_err(refuse)?;
+        let text = conversation.open(record).map_err(refuse)?;
         let answers = Answers::decode(&text, 1).map_err(refuse)?;
         let typed = answers.all().first().cloned().unwrap_or_default();
         let (id, remote) = (applicant.machine(), !admission.is_local);
@@ -134,13 +134,13 @@ impl Monitor {
                 Question::Activate(id, typed, name, remote)
             }
         };
-        admission.step = Step::Registers(applicant, talk);
+        admission.step = Step::Registers(applicant, conversation);
         self.ask_registry(c, admission, question, now)
     }
 
     /// Makes room for one more prompt. If there are too many, the connection that has waited
     /// longest of the source that has the most is evicted. One that has answered is not.
-    fn make_room_at_the_door(&mut self, authenticated_machine: IpAddr) -> Result<(), Reject> {
+    fn make_room_for_prompt(&mut self, authenticated_machine: IpAddr) -> Result<(), Reject> {
         let at_door = self.unauthenticated.iter().filter_map(|(c, s)| match s {
             Preauth::AtDoor(v) => Some((*c, v)),
             Preauth::Greeted(_)
@@ -159,9 +159,9 @@ impl Monitor {
                 .filter(|(_, v)| Source::of(v.peer) == source);
             same.count()
         };
-        let sit = prompted.iter().filter(|(_, v)| !v.has_answered());
-        let greediest = sit.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
-        match greediest.max() {
+        let unanswered = prompted.iter().filter(|(_, v)| !v.has_answered());
+        let largest = unanswered.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
+        match largest.max() {
             Some((held, oldest, peer)) if held > of(authenticated_machine) => {
                 let words = "its prompt was the oldest, and was closed for another machine's";
                 let refusal = Refusal::new(Cause::Busy, words).of(peer);

@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::admission::PendingAdmission;
 use crate::daemon::monitor::Monitor;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
-use crate::daemon::monitor::registry_client::{Asked, Ticket, Told as Heard};
+use crate::daemon::monitor::registry_client::{Asked, Ticket, TicketAnswer};
 use crate::ipc::gate::Connection;
 use crate::log::Level;
 use crate::refusal::{Cause, Refusal};
-use crate::registry::asked::{Answer as Told, Question};
+use crate::registry::asked::{Answer as RegistryAnswer, Question};
 use crate::registry::{Id, Name, RegistrationOutcome};
 
 impl Monitor {
@@ -33,7 +33,7 @@ impl Monitor {
             Reject::from(refusal.from_unauthenticated(is_unauthenticated))
         };
         match self.doors.ask(self.poll.registry(), Some(c), question, now) {
-            Ok(Asked::Now(told)) => self.resume_connection(c, *admission, told, now),
+            Ok(Asked::Now(answer)) => self.resume_connection(c, *admission, answer, now),
             Ok(Asked::Later(ticket)) => {
                 admission.ticket = Some(ticket);
                 self.unauthenticated.insert(c, Preauth::AtDoor(admission));
@@ -44,16 +44,25 @@ impl Monitor {
     }
 
     /// Handles the registry's answer to this connection's question.
-    fn registry_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
+    fn handle_registry_answer(
+        &mut self,
+        c: Connection,
+        ticket: Ticket,
+        answer: RegistryAnswer,
+        now: Instant,
+    ) {
         match self.unauthenticated.remove(&c) {
             Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => {
-                let outcome = self.resume_connection(c, *admission, told, now);
+                let outcome = self.resume_connection(c, *admission, answer, now);
                 self.conclude(c, outcome);
             }
             // The peer has left, or this is another connection of the same number.
             other => {
                 self.unauthenticated.extend(other.map(|s| (c, s)));
-                if let Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) = told
+                if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(
+                    pass,
+                    name,
+                )) = answer
                 {
                     self.log_registered(pass.id(), &name, &"left");
                 }
@@ -65,62 +74,64 @@ impl Monitor {
         &mut self,
         c: Connection,
         admission: PendingAdmission,
-        told: Told,
+        answer: RegistryAnswer,
         now: Instant,
     ) -> Result<(), Reject> {
         let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
-        let outcome = self.after_registry(c, admission, told, now);
-        outcome.map_err(|halt| match halt {
+        let outcome = self.after_registry(c, admission, answer, now);
+        outcome.map_err(|reject| match reject {
             Reject::Refused(refusal) if refusal.peer.is_none() => {
                 Reject::Refused(refusal.of(peer).from_unauthenticated(is_unauthenticated))
             }
-            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => reject,
         })
     }
 
     /// Handles messages of the registry worker.
     pub(in crate::daemon::monitor) fn handle_registry(&mut self, now: Instant) {
         let registry = self.poll.registry();
-        let heard = self.doors.hear(registry, &mut self.unreaped, now);
-        self.pass_on(heard, now);
+        let answers = self
+            .doors
+            .handle_messages(registry, &mut self.unreaped, now);
+        self.pass_on(answers, now);
     }
 
     /// Handles registry questions that are overdue.
-    pub(in crate::daemon::monitor) fn tend_registry(&mut self, now: Instant) {
+    pub(in crate::daemon::monitor) fn expire_registry_questions(&mut self, now: Instant) {
         let registry = self.poll.registry();
-        let heard = self.doors.tend(registry, &mut self.unreaped, now);
-        self.pass_on(heard, now);
+        let answers = self.doors.expire(registry, &mut self.unreaped, now);
+        self.pass_on(answers, now);
     }
 
-    fn pass_on(&mut self, heard: Vec<Heard>, now: Instant) {
-        for Heard {
+    fn pass_on(&mut self, answers: Vec<TicketAnswer>, now: Instant) {
+        for TicketAnswer {
             whose,
             ticket,
             answer,
-        } in heard
+        } in answers
         {
             match (whose, answer) {
-                (Some(c), answer) => self.registry_told(c, ticket, answer, now),
+                (Some(c), answer) => self.handle_registry_answer(c, ticket, answer, now),
                 (None, answer) => self.log_note(answer),
             }
         }
     }
 
     /// Logs the outcome of a registry write that no connection waits for.
-    pub(in crate::daemon::monitor) fn log_note(&mut self, told: Told) {
-        match told {
-            Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
+    pub(in crate::daemon::monitor) fn log_note(&mut self, answer: RegistryAnswer) {
+        match answer {
+            RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("machine", &pass.id()), ("host", &name)];
                 self.log.say(Level::Info, "auto-registered", &pairs);
             }
-            Told::Fault(why) => {
+            RegistryAnswer::Fault(why) => {
                 self.log
                     .log_ratelimited(Level::Error, "registry", &[("why", &why)])
             }
-            Told::RegistrationOutcome(RegistrationOutcome::Wrong(_))
-            | Told::MachineStatus(_)
-            | Told::Done => {}
+            RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Wrong(_))
+            | RegistryAnswer::MachineStatus(_)
+            | RegistryAnswer::Done => {}
         }
     }
 

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
 use super::super::event_source;
-use super::{Ticket, Told};
+use super::{Ticket, TicketAnswer};
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::ipc::watch::Watch;
@@ -51,8 +51,8 @@ struct Asked {
 
 impl Asked {
     /// Returns a failure as its answer.
-    fn failed(self, why: &str) -> Told {
-        Told {
+    fn failed(self, why: &str) -> TicketAnswer {
+        TicketAnswer {
             whose: self.whose,
             ticket: self.ticket,
             answer: Answer::Fault(why.to_owned()),
@@ -81,7 +81,7 @@ impl Unanswered {
     }
 
     /// Fails all questions. Returns the answers.
-    pub(super) fn fail(&mut self, why: &str) -> Vec<Told> {
+    pub(super) fn fail(&mut self, why: &str) -> Vec<TicketAnswer> {
         let all = self.looks.drain(..).chain(self.writes.drain(..));
         all.map(|a| a.failed(why)).collect()
     }
@@ -92,7 +92,7 @@ impl Unanswered {
     /// If a look is late, all looks fail, since what delays one delays the others. The same applies
     /// to writes. Of a kind that is not late, only the first fails, and only if it was asked before:
     /// it may have ended the worker, while the others may have nothing to do with its end.
-    pub(super) fn fail_some(&mut self, now: Instant) -> Vec<Told> {
+    pub(super) fn fail_some(&mut self, now: Instant) -> Vec<TicketAnswer> {
         let mut told = Vec::new();
         for kind in [&mut self.looks, &mut self.writes] {
             let first = kind.front();
@@ -139,9 +139,9 @@ impl RegistryWorker {
     fn launch(settings: &Path, registry: Option<&Registry>) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         // Before there is a process, which would otherwise have to be killed and reaped.
-        let watch = registry.map(|r| Watch::new(r, &channel, event_source::DOOR));
+        let watch = registry.map(|r| Watch::new(r, &channel, event_source::REGISTRY_WORKER));
         let watch = watch.transpose()?;
-        let pid = process::again("cosserver: door", theirs.as_fd(), OomPriority::Original)?;
+        let pid = process::again("cosserver: registry", theirs.as_fd(), OomPriority::Original)?;
         let starts = watch.is_none();
         let mut worker = Self::of(pid, channel);
         worker.watch = watch;
@@ -180,7 +180,7 @@ impl RegistryWorker {
             if !self.channel.wait_until(until)? {
                 return Err(Fault::new("timed out while checking the machine registry"));
             }
-            drop(self.hear(Instant::now())?);
+            drop(self.handle_messages(Instant::now())?);
         }
         Ok(())
     }
@@ -257,7 +257,10 @@ impl RegistryWorker {
     ///
     /// # Errors
     /// Fails if it is gone, sends something out of turn, or cannot open the registry.
-    pub(super) fn hear(&mut self, now: Instant) -> Result<Option<Vec<Told>>, Fault> {
+    pub(super) fn handle_messages(
+        &mut self,
+        now: Instant,
+    ) -> Result<Option<Vec<TicketAnswer>>, Fault> {
         let mut buffer = vec![0; MESSAGE];
         self.channel.flush()?;
         let message = match self.channel.receive(&mut buffer)? {
@@ -301,7 +304,7 @@ impl RegistryWorker {
         };
         let asked = asked.ok_or_else(wrong)?;
         self.idle_until = Some(now + IDLE);
-        Ok(Some(vec![Told {
+        Ok(Some(vec![TicketAnswer {
             whose: asked.whose,
             ticket,
             answer,
@@ -383,10 +386,14 @@ pub(super) mod tests {
             let note = Answer::Fault("x".into()).encode(door::WITHOUT);
             channel.deliver(note.to_vec(), STARTING).unwrap();
         });
-        let watch = Watch::new(poll.registry(), &worker.channel, event_source::DOOR);
+        let watch = Watch::new(
+            poll.registry(),
+            &worker.channel,
+            event_source::REGISTRY_WORKER,
+        );
         worker.watch = Some(watch.unwrap());
         assert!(worker.channel.wait_until(until).unwrap());
-        assert!(worker.hear(until).is_err());
+        assert!(worker.handle_messages(until).is_err());
         waitpid(worker.discard(), None).unwrap();
     }
 
@@ -400,7 +407,7 @@ pub(super) mod tests {
         }
     }
 
-    fn tickets(told: &[Told]) -> Vec<Ticket> {
+    fn tickets(told: &[TicketAnswer]) -> Vec<Ticket> {
         told.iter().map(|t| t.ticket).collect()
     }
 
@@ -429,7 +436,7 @@ pub(super) mod tests {
         ask_all(&mut worker, &[WRITE, WRITE, LOOK, LOOK], now);
         for ticket in [3, 1, 2] {
             assert!(worker.channel.wait_until(now + IDLE).unwrap());
-            let told = worker.hear(now).unwrap().unwrap();
+            let told = worker.handle_messages(now).unwrap().unwrap();
             assert_eq!(tickets(&told), [ticket]);
         }
         assert_eq!((worker.writes(), worker.unanswered.looks.len()), (0, 1));

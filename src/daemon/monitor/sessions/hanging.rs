@@ -56,7 +56,7 @@ const REST: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 impl Hung {
-    fn look_again_at_once(&mut self, now: Instant) {
+    fn look_again_now(&mut self, now: Instant) {
         (self.look_at, self.is_urgent) = (now, true);
     }
 
@@ -76,7 +76,7 @@ impl Hung {
 
 impl Session {
     /// Whether only its remaining processes, if any, keep the session from being over.
-    fn is_over_but_for_them(&self) -> bool {
+    fn is_over_except_processes(&self) -> bool {
         self.end.is_some() && !self.is_connected()
     }
 
@@ -94,7 +94,7 @@ impl Session {
         let look_at = rested.map_or(hung.look_at, |at| at.max(hung.look_at));
         Some(match hung.stage {
             Stage::Gathering | Stage::Killing => look_at,
-            Stage::Waiting if self.is_over_but_for_them() => look_at.min(hung.kill_at),
+            Stage::Waiting if self.is_over_except_processes() => look_at.min(hung.kill_at),
             Stage::Waiting => hung.kill_at,
         })
     }
@@ -187,10 +187,10 @@ impl Sessions {
     }
 
     /// Continues with the sessions that are hung up. Returns those that are over.
-    pub(in super::super) fn tend_hung(&mut self, now: Instant) -> Vec<Finished> {
+    pub(in super::super) fn advance_hung(&mut self, now: Instant) -> Vec<Finished> {
         let mut finished = Vec::new();
         for id in self.hanging.clone() {
-            finished.extend(self.tend(id, now));
+            finished.extend(self.advance(id, now));
         }
         if self.sweep.is_none() {
             finished.extend(self.begin_sweep(now));
@@ -211,7 +211,7 @@ impl Sessions {
 
     /// Does what needs no sweep of all processes: the end of the grace, and sessions that the
     /// system does not show.
-    fn tend(&mut self, id: u64, now: Instant) -> Option<Finished> {
+    fn advance(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let has_number = session.number().is_some();
         let hung = session.hung.as_mut()?;
@@ -222,7 +222,7 @@ impl Sessions {
             hung.stage = Stage::Killing;
             hung.looks = 0;
             hung.known.clear();
-            hung.look_again_at_once(now);
+            hung.look_again_now(now);
             if !hung.spares_group {
                 session.signal(Signal::SIGKILL);
             }
@@ -249,7 +249,7 @@ impl Sessions {
             return Vec::new();
         }
         let wanted = all.filter_map(|(id, session, hung)| {
-            let is_looked_for = hung.stage != Stage::Waiting || session.is_over_but_for_them();
+            let is_looked_for = hung.stage != Stage::Waiting || session.is_over_except_processes();
             is_looked_for.then_some(())?;
             Some(Wanted {
                 id,
@@ -281,16 +281,16 @@ impl Sessions {
         let apart = found.apart.iter().copied();
         let in_group = found.in_group.iter().copied();
         let is_left = !found.apart.is_empty() || !(hung.spares_group || found.in_group.is_empty());
-        let is_over = is_whole && !is_left && session.is_over_but_for_them();
+        let is_over = is_whole && !is_left && session.is_over_except_processes();
         let hung = session.hung.as_mut()?;
         let was_left = std::mem::replace(&mut hung.was_left, is_left);
         match hung.stage {
             // What a process started before it ended may have been missed.
-            Stage::Waiting if is_over && was_left => hung.look_again_at_once(now),
+            Stage::Waiting if is_over && was_left => hung.look_again_now(now),
             Stage::Gathering | Stage::Waiting if is_over => return self.finish(id, now),
             Stage::Gathering => {
                 if is_whole && hung.learn(apart, GATHERINGS) {
-                    hung.look_again_at_once(now);
+                    hung.look_again_now(now);
                     return None;
                 }
                 return self.send_hang_up(id, now);
@@ -299,7 +299,7 @@ impl Sessions {
             Stage::Waiting => return self.look(id, now),
             Stage::Killing if wanted.kills => {
                 if hung.learn(apart.chain(in_group), KILLINGS) {
-                    hung.look_again_at_once(now);
+                    hung.look_again_now(now);
                     return None;
                 }
                 return self.killed(id, now);

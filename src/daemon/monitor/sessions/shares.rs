@@ -64,7 +64,7 @@ impl Sessions {
 
 impl Monitor {
     /// Returns why one of these holders may have no further session, if so.
-    pub(in super::super) fn has_its_share(&self, holders: &[Holder]) -> Option<String> {
+    pub(in super::super) fn share_exceeded(&self, holders: &[Holder]) -> Option<String> {
         holders.iter().find_map(|holder| self.has_all(holder))
     }
 

@@ -119,14 +119,14 @@ mod tests {
 
     use super::*;
 
-    const CROWD: usize = 100;
+    const PROCESSES: usize = 100;
 
     /// However many processes there are, a slice handles only a few of them. The session is the
     /// test's own: the leader of the session in which it runs may have ended.
     #[test]
     fn sweep_runs_in_slices_and_finds_every_process() {
         let script = format!(
-            "for i in $(seq {CROWD}); do sleep 60 & echo $!; done; read x; kill $(jobs -p)"
+            "for i in $(seq {PROCESSES}); do sleep 60 & echo $!; done; read x; kill $(jobs -p)"
         );
         let mut leader = Command::new("setsid")
             .args(["bash", "-c", &script])
@@ -135,9 +135,9 @@ mod tests {
             .spawn()
             .unwrap();
         let lines = BufReader::new(leader.stdout.take().unwrap()).lines();
-        let lines = lines.map_while(Result::ok).take(CROWD);
-        let crowd: Vec<i32> = lines.map(|pid| pid.parse().unwrap()).collect();
-        assert_eq!(crowd.len(), CROWD);
+        let lines = lines.map_while(Result::ok).take(PROCESSES);
+        let processes: Vec<i32> = lines.map(|pid| pid.parse().unwrap()).collect();
+        assert_eq!(processes.len(), PROCESSES);
         let wanted = Wanted {
             id: 0,
             number: Number::kept(Pid::from_raw(i32::try_from(leader.id()).unwrap())),
@@ -153,12 +153,16 @@ mod tests {
         while !sweep.go_on(Duration::ZERO) {
             slices += 1;
         }
-        assert!(slices > crowd.len() / BETWEEN, "{slices}");
+        assert!(slices > processes.len() / BETWEEN, "{slices}");
         let (found, _) = sweep.into_found();
         let (wanted, is_whole) = &found[0];
         assert!(is_whole);
         assert!(wanted.found.apart.is_empty());
-        assert!(crowd.iter().all(|pid| wanted.found.in_group.contains(pid)));
+        assert!(
+            processes
+                .iter()
+                .all(|pid| wanted.found.in_group.contains(pid))
+        );
         drop(leader.stdin.take());
         leader.wait().unwrap();
     }

@@ -28,7 +28,7 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
     let (now, grace) = (Instant::now(), Duration::from_secs(5));
     let id = sessions.number();
     let registry = poll.registry();
-    let leader = Leader::Nobody;
+    let leader = Leader::Detached;
     sessions
         .add(registry, id, info(), leader, channel, now)
         .unwrap();
@@ -38,13 +38,13 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
     assert!(sessions.watch_unsent(registry, grace, now).is_empty());
 
     let mut buffer = [0; 256];
-    let mut hear = || match thread.receive(&mut buffer).unwrap() {
+    let mut handle_messages = || match thread.receive(&mut buffer).unwrap() {
         Incoming::Message(message, _) => MonitorToRelay::decode(&message),
         Incoming::Nothing | Incoming::Gone => None,
     };
     let mut events = Events::with_capacity(4);
     let end = loop {
-        match hear() {
+        match handle_messages() {
             Some(MonitorToRelay::Count) => continue,
             Some(MonitorToRelay::Ended(end)) => break end,
             None => {}
@@ -53,7 +53,7 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
             .unwrap();
         assert!(!events.is_empty(), "nothing tells that there is room");
         let registry = poll.registry();
-        assert!(sessions.hear(registry, id, grace, now).is_none());
+        assert!(sessions.handle_messages(registry, id, grace, now).is_none());
     };
     assert_eq!(end, End::Exited(7));
 }
@@ -103,7 +103,7 @@ fn a_session_is_looked_for_before_it_is_sent_anything() {
     assert!(sessions.all[&id].channel.is_some(), "its pipes are closed");
     while status("ShdPnd") != hangup {
         assert_eq!(sessions.deadline(), Some(now));
-        sessions.tend_hung(now);
+        sessions.advance_hung(now);
     }
     assert!(sessions.all[&id].channel.is_none());
     drop(thread);
@@ -113,7 +113,7 @@ fn a_session_is_looked_for_before_it_is_sent_anything() {
     let mut finished = Vec::new();
     while finished.is_empty() {
         assert!(Instant::now() < end);
-        finished = sessions.tend_hung(Instant::now());
+        finished = sessions.advance_hung(Instant::now());
     }
     assert_eq!(finished[0].end, Some(End::Killed(1)));
     let reaped = nix::sys::wait::waitpid(pid, None);

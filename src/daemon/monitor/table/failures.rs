@@ -45,7 +45,7 @@ impl Table {
     }
 
     /// Returns how many wrong guesses of a source count. The caller must hold the lock.
-    pub(super) fn untold(&self, source: Source, now: Duration) -> Result<usize> {
+    pub(super) fn unreported_guesses(&self, source: Source, now: Duration) -> Result<usize> {
         let all = self.failures(usize::from(source.is_v6()), now)?;
         Ok(all.iter().filter(|f| f.number == source.number()).count())
     }

@@ -59,7 +59,7 @@ pub(super) fn open(path: &Path, boot: &[u8; BOOT]) -> Result<Table> {
         if !is_at(&file, path)? {
             continue;
         }
-        if is_believed(&file, boot)? {
+        if is_valid(&file, boot)? {
             locks::release(&file, WHOLE);
             return Ok(Table { file });
         }
@@ -82,7 +82,7 @@ fn is_at(file: &File, path: &Path) -> Result<bool> {
     Ok(about.is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino())))
 }
 
-fn is_believed(file: &File, boot: &[u8; BOOT]) -> Result<bool> {
+fn is_valid(file: &File, boot: &[u8; BOOT]) -> Result<bool> {
     if file.metadata()?.len() != LENGTH {
         return Ok(false);
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::{TURN, TURNS, TURNS_AT, Table, WAITING, byte, place};
+use super::{PAM_SLOT_LOCK, PAM_SLOTS, PAM_SLOTS_AT, Table, WAITING, byte, place};
 use crate::daemon::sources::Source;
 use crate::sys::locks::{self, Holder};
 
@@ -50,30 +50,30 @@ impl Table {
     ) -> Result<Option<usize>> {
         let own = compose(peer);
         self.locked(|table| {
-            let (mut same, mut free) = (table.untold(Source::of(peer), now)?, None);
-            for number in 0..most.min(TURNS) {
-                if locks::holder(&table.file, byte(TURN, number))? == Holder::Nobody {
+            let (mut same, mut free) = (table.unreported_guesses(Source::of(peer), now)?, None);
+            for number in 0..most.min(PAM_SLOTS) {
+                if locks::holder(&table.file, byte(PAM_SLOT_LOCK, number))? == Holder::NoOther {
                     free = free.or(Some(number));
-                } else if table.read(place(TURNS_AT, number, SIZE))? == own {
+                } else if table.read(place(PAM_SLOTS_AT, number, SIZE))? == own {
                     same += 1;
                 }
             }
             let Some(number) = free.filter(|_| same < for_one(most)) else {
                 return Ok(None);
             };
-            if !locks::take(&table.file, byte(TURN, number))? {
+            if !locks::take(&table.file, byte(PAM_SLOT_LOCK, number))? {
                 return Ok(None);
             }
             table
                 .file
-                .write_all_at(&own, place(TURNS_AT, number, SIZE))?;
+                .write_all_at(&own, place(PAM_SLOTS_AT, number, SIZE))?;
             Ok(Some(number))
         })
     }
 
     /// Releases that PAM slot.
     pub(in super::super) fn release_pam_slot(&self, number: usize) {
-        locks::release(&self.file, byte(TURN, number));
+        locks::release(&self.file, byte(PAM_SLOT_LOCK, number));
     }
 }
 

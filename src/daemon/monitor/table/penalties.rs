@@ -52,7 +52,7 @@ impl Table {
     ///
     /// # Errors
     /// Fails if the table cannot be written.
-    pub(in super::super) fn punish(
+    pub(in super::super) fn penalise(
         &self,
         source: Source,
         seconds: u32,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{HIGHEST, STRANGER, STRANGERS, STRANGERS_AT, Table, byte, place};
+use super::{HIGHEST, PREAUTH_AT, PREAUTH_LOCK, PREAUTH_SLOTS, Table, byte, place};
 use crate::daemon::sources::{self, Source};
 use crate::ipc::gate::Limits;
 use crate::sys::locks::{self, Holder};
@@ -103,7 +103,7 @@ impl Table {
         let admitted = self.locked(|table| {
             let left = table.penalty_left(source, limits, now)?;
             let of_source = sources::slots(is_listed, left, limits);
-            let in_all = sources::room(is_listed, limits).min(STRANGERS);
+            let in_all = sources::room(is_listed, limits).min(PREAUTH_SLOTS);
             let mut all = table.unauthenticated()?;
             let own = |s: &Slot| s.source == source;
             if table
@@ -118,7 +118,7 @@ impl Table {
             }
         })?;
         for slot in evicted {
-            self.tell_to_go(slot);
+            self.signal_eviction(slot);
         }
         Ok(admitted)
     }
@@ -143,7 +143,7 @@ impl Table {
         }
         let mut dead = HashSet::new();
         for slot in members(all).iter().take(LOOKED_AT) {
-            if locks::holder(&self.file, byte(STRANGER, slot.number))? == Holder::Nobody {
+            if locks::holder(&self.file, byte(PREAUTH_LOCK, slot.number))? == Holder::NoOther {
                 self.clear(slot.number)?;
                 dead.insert(slot.number);
             }
@@ -156,14 +156,14 @@ impl Table {
         let mut held: HashMap<Source, usize> = HashMap::new();
         all.iter()
             .for_each(|s| *held.entry(s.source).or_default() += 1);
-        let greed = |s: &&Slot| (held.get(&s.source), s.source, Reverse(s.since));
+        let order_of_eviction = |s: &&Slot| (held.get(&s.source), s.source, Reverse(s.since));
         let waited_for = [
             PreauthStage::Waiting,
             PreauthStage::Prompted,
             PreauthStage::Refused,
         ];
         let may_go = left.iter().filter(|s| waited_for.contains(&s.stage));
-        let Some(gone) = may_go.max_by_key(greed) else {
+        let Some(gone) = may_go.max_by_key(order_of_eviction) else {
             return Ok(None);
         };
         self.mark_leaving(gone)?;
@@ -183,29 +183,31 @@ impl Table {
             let mut asked = table.unauthenticated()?;
             asked.retain(|s| matches!(s.stage, PreauthStage::Prompted | PreauthStage::Refused));
             let of = |source| asked.iter().filter(|s| s.source == source).count();
-            let greed = |s: &&Slot| (of(s.source), Reverse(s.since));
-            let greediest = asked.iter().max_by_key(greed);
-            let Some(gone) = greediest.filter(|s| of(s.source) > of(source)) else {
+            let order_of_eviction = |s: &&Slot| (of(s.source), Reverse(s.since));
+            let largest = asked.iter().max_by_key(order_of_eviction);
+            let Some(gone) = largest.filter(|s| of(s.source) > of(source)) else {
                 return Ok(None);
             };
             table.mark_leaving(gone)?;
             Ok(Some(gone.number))
         })?;
-        evicted.into_iter().for_each(|slot| self.tell_to_go(slot));
+        evicted
+            .into_iter()
+            .for_each(|slot| self.signal_eviction(slot));
         Ok(evicted.is_some())
     }
 
     /// Takes the first free slot.
     fn take_slot(&self, source: Source, now: Duration) -> Result<Admission> {
         let highest = self.count(HIGHEST)?;
-        let bytes = self.read_many(STRANGERS_AT, highest, SIZE)?;
+        let bytes = self.read_many(PREAUTH_AT, highest, SIZE)?;
         let slots = bytes.chunks_exact(SIZE).enumerate();
         let is_free = |s: Option<Slot>| s.is_none_or(|s| s.stage == PreauthStage::Leaving);
         let free = slots.filter(|(n, b)| is_free(Slot::parse(*n, b)));
-        let free = free.map(|(n, _)| n).chain(highest..STRANGERS);
+        let free = free.map(|(n, _)| n).chain(highest..PREAUTH_SLOTS);
         // Last those of dead monitors.
         for number in free.chain(0..highest) {
-            if locks::take(&self.file, byte(STRANGER, number))? {
+            if locks::take(&self.file, byte(PREAUTH_LOCK, number))? {
                 self.write(&Slot {
                     number,
                     source,
@@ -225,7 +227,7 @@ impl Table {
     /// Fails if the table cannot be written.
     pub(in super::super) fn set_stage(&self, number: usize, stage: PreauthStage) -> Result<bool> {
         self.locked(|table| {
-            let bytes: [u8; SIZE] = table.read(place(STRANGERS_AT, number, SIZE))?;
+            let bytes: [u8; SIZE] = table.read(place(PREAUTH_AT, number, SIZE))?;
             match Slot::parse(number, &bytes) {
                 Some(slot) if slot.stage != PreauthStage::Leaving => {
                     table.write(&Slot { stage, ..slot })?;
@@ -238,7 +240,7 @@ impl Table {
 
     /// Whether our own may stay: it was not evicted.
     pub(in super::super) fn stays(&self, number: usize) -> bool {
-        let bytes = self.read::<SIZE>(place(STRANGERS_AT, number, SIZE));
+        let bytes = self.read::<SIZE>(place(PREAUTH_AT, number, SIZE));
         let slot = bytes.ok().and_then(|bytes| Slot::parse(number, &bytes));
         slot.is_none_or(|s| s.stage != PreauthStage::Leaving)
     }
@@ -249,19 +251,19 @@ impl Table {
             table.clear(number)?;
             let highest = table.count(HIGHEST)?;
             if highest == number + 1 {
-                let bytes = table.read_many(STRANGERS_AT, number, SIZE)?;
+                let bytes = table.read_many(PREAUTH_AT, number, SIZE)?;
                 let used = bytes.chunks_exact(SIZE).enumerate();
                 let mut used = used.filter_map(|(n, b)| Slot::parse(n, b));
                 table.set_count(HIGHEST, used.next_back().map_or(0, |s| s.number + 1))?;
             }
             Ok(())
         });
-        locks::release(&self.file, byte(STRANGER, number));
+        locks::release(&self.file, byte(PREAUTH_LOCK, number));
     }
 
     /// Returns those that count.
     fn unauthenticated(&self) -> Result<Vec<Slot>> {
-        let bytes = self.read_many(STRANGERS_AT, self.count(HIGHEST)?, SIZE)?;
+        let bytes = self.read_many(PREAUTH_AT, self.count(HIGHEST)?, SIZE)?;
         let all = bytes.chunks_exact(SIZE).enumerate();
         let all = all.filter_map(|(n, bytes)| Slot::parse(n, bytes));
         Ok(all.filter(|s| s.stage != PreauthStage::Leaving).collect())
@@ -274,8 +276,8 @@ impl Table {
     }
 
     /// Signals the monitor that holds a slot.
-    fn tell_to_go(&self, number: usize) {
-        locks::signal_holder(&self.file, byte(STRANGER, number), Signal::SIGUSR1);
+    fn signal_eviction(&self, number: usize) {
+        locks::signal_holder(&self.file, byte(PREAUTH_LOCK, number), Signal::SIGUSR1);
     }
 
     /// Marks a slot as evicted: it no longer counts. The signal follows.
@@ -291,12 +293,12 @@ impl Table {
     }
 
     fn write(&self, slot: &Slot) -> Result<()> {
-        let at = place(STRANGERS_AT, slot.number, SIZE);
+        let at = place(PREAUTH_AT, slot.number, SIZE);
         self.file.write_all_at(&slot.compose(), at)
     }
 
     fn clear(&self, number: usize) -> Result<()> {
         self.file
-            .write_all_at(&[0; SIZE], place(STRANGERS_AT, number, SIZE))
+            .write_all_at(&[0; SIZE], place(PREAUTH_AT, number, SIZE))
     }
 }

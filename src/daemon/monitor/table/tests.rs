@@ -47,13 +47,13 @@ fn penalties_add_up_end_and_persist() {
         "it takes room before it is used"
     );
     table
-        .punish(source("192.0.2.1"), 10, &Limits::FEW, at(1000))
+        .penalise(source("192.0.2.1"), 10, &Limits::FEW, at(1000))
         .unwrap();
     table
-        .punish(source("192.0.2.1"), 10, &Limits::FEW, at(1005))
+        .penalise(source("192.0.2.1"), 10, &Limits::FEW, at(1005))
         .unwrap();
     table
-        .punish(source("2001:db8::1"), 7, &Limits::FEW, at(1005))
+        .penalise(source("2001:db8::1"), 7, &Limits::FEW, at(1005))
         .unwrap();
     drop(table);
     let table = open(&path);
@@ -68,7 +68,7 @@ fn penalties_add_up_end_and_persist() {
     assert_eq!(left(&table, "0.0.0.0", 1006), 0);
     for _ in 0..100 {
         table
-            .punish(source("192.0.2.1"), 100, &Limits::FEW, at(1006))
+            .penalise(source("192.0.2.1"), 100, &Limits::FEW, at(1006))
             .unwrap();
     }
     assert_eq!(left(&table, "192.0.2.1", 1006), 600);
@@ -79,12 +79,12 @@ fn full_table_drops_the_penalties_that_end_first() {
     let scratch = Scratch::new();
     let table = open(&scratch.path().join("table"));
     table
-        .punish(source("192.0.2.1"), 300, &Limits::FEW, at(1))
+        .penalise(source("192.0.2.1"), 300, &Limits::FEW, at(1))
         .unwrap();
     for n in 0..250_u64 {
         let from = source(&format!("198.51.100.{n}"));
         table
-            .punish(from, 1 + u32::try_from(n).unwrap(), &Limits::FEW, at(1))
+            .penalise(from, 1 + u32::try_from(n).unwrap(), &Limits::FEW, at(1))
             .unwrap();
     }
     assert_eq!(table.count(0).unwrap(), 100);
@@ -94,7 +94,7 @@ fn full_table_drops_the_penalties_that_end_first() {
     // A client with a whole IPv6 network displaces no IPv4 source.
     for n in 0..250 {
         let from = source(&format!("2001:db8:{n:x}::1"));
-        table.punish(from, 600, &Limits::FEW, at(1)).unwrap();
+        table.penalise(from, 600, &Limits::FEW, at(1)).unwrap();
     }
     assert_eq!(
         (table.count(0).unwrap(), table.count(1).unwrap()),
@@ -109,7 +109,7 @@ fn invalid_penalty_table_is_replaced() {
     let made = |path: &Path| {
         let table = open(path);
         table
-            .punish(source("192.0.2.1"), 100, &Limits::FEW, at(1))
+            .penalise(source("192.0.2.1"), 100, &Limits::FEW, at(1))
             .unwrap();
     };
     type Damage = (&'static str, fn(&Path));
@@ -215,7 +215,7 @@ fn no_content_makes_it_panic() {
                 assert!(table.set_stage(slot, PreauthStage::Asking).unwrap());
                 table.leave(slot);
             }
-            table.punish(source(who), 5, &Limits::FEW, now).unwrap();
+            table.penalise(source(who), 5, &Limits::FEW, now).unwrap();
             let peer: IpAddr = who.parse().unwrap();
             assert!(table.take_pam_slot(peer, 4, at(1)).unwrap().is_some());
         }
@@ -286,7 +286,7 @@ fn source_slots_are_limited_and_a_penalised_source_has_one() {
     // Whatever dead monitors have left behind holds nothing.
     let (first, has) = preauth(&path, a, Waiting, 6);
     assert!(has);
-    table.punish(source(a), 20, &Limits::FEW, at(7)).unwrap();
+    table.penalise(source(a), 20, &Limits::FEW, at(7)).unwrap();
     let (second, has) = preauth(&path, a, Waiting, 8);
     assert!(has, "under penalty it has one slot, and not none");
     assert_eq!(there(), 1, "and no more");
@@ -390,9 +390,19 @@ fn failed_guess_holds_a_pam_slot_until_its_denial() {
     assert!(pam_slot("::c000:201", 11), "of IPv6, too");
     assert!(pam_slot("192.0.2.1", 12), "they have been told");
     // Longer than is possible, or of another time: not accepted.
-    let untold = |from, now| table.locked(|t| t.untold(source(from), at(now))).unwrap();
-    assert_eq!((untold("192.0.2.2", 69), untold("192.0.2.2", 70)), (1, 0));
-    assert_eq!(untold("192.0.2.2", 5), 0);
+    let unreported_guesses = |from, now| {
+        table
+            .locked(|t| t.unreported_guesses(source(from), at(now)))
+            .unwrap()
+    };
+    assert_eq!(
+        (
+            unreported_guesses("192.0.2.2", 69),
+            unreported_guesses("192.0.2.2", 70)
+        ),
+        (1, 0)
+    );
+    assert_eq!(unreported_guesses("192.0.2.2", 5), 0);
     // If there are too many, those that end last are remembered, another source's among them.
     for n in 0..5000_u64 {
         let told_after = Duration::from_millis(10_000 + n);
@@ -400,7 +410,7 @@ fn failed_guess_holds_a_pam_slot_until_its_denial() {
             .has_failed(source("192.0.2.9"), told_after, at(20))
             .unwrap();
     }
-    assert_eq!(untold("192.0.2.9", 21), GUESSES - 1);
+    assert_eq!(unreported_guesses("192.0.2.9", 21), GUESSES - 1);
 }
 
 /// The one with the highest address was always evicted: it lost its slot to new clients from

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Output, Serving, Stop};
 use crate::protocol::stream::Message;
-use crate::sys::unsent::Outlook;
+use crate::sys::unsent::UnsentState;
 
 impl Serving {
     /// Sends the client the job's end, once the command has ended and its outputs are at their end
@@ -49,9 +49,9 @@ impl Serving {
         self.told
             && self.outgoing.is_empty()
             && match self.unsent.look(self.socket.as_fd()) {
-                Outlook::Acknowledged | Outlook::Sent => true,
+                UnsentState::Acknowledged | UnsentState::Sent => true,
                 // `Lost` ends the next wait, once what the client has sent was read.
-                Outlook::Waiting | Outlook::Lost => false,
+                UnsentState::Waiting | UnsentState::Lost => false,
             }
     }
 

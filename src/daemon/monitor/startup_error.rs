@@ -15,17 +15,17 @@ use crate::log::{self, Level, Log};
 use crate::sys::socket;
 
 /// Reports a fault, and its remedy on a line of its own.
-pub(super) fn complain_of(fault: &Fault) {
-    complain(fault);
+pub(super) fn print_startup_fault(fault: &Fault) {
+    print_error(fault);
     if let Some(remedy) = fault.remedy() {
-        complain(&remedy);
+        print_error(&remedy);
     }
 }
 
 /// Writes a message for the user or the program that started the daemon: to standard error, or to
 /// the log if that is a peer's connection. A standard error that cannot be written to (a full disk)
 /// does not prevent the start.
-pub(super) fn complain(what: &dyn std::fmt::Display) {
+pub(super) fn print_error(what: &dyn std::fmt::Display) {
     if stderr_is_the_peers() {
         Log::syslog(Level::Error).line(Level::Error, what);
     } else {
@@ -44,7 +44,7 @@ pub(super) fn warn_of_user(settings: &Settings) {
     let daemon = &settings.daemon;
     if geteuid().is_root() && matches!(account_of(daemon.user.as_str(), None), Ok(None)) {
         let words = daemon.without_its_user();
-        complain(&format_args!("warning: user {}: {words}", daemon.user));
+        print_error(&format_args!("warning: user {}: {words}", daemon.user));
     }
 }
 
@@ -54,8 +54,8 @@ pub(super) fn warn_of_log(asked: &Asked) {
     if asked.stderr || asked.inetd {
         return;
     }
-    if let Some(why) = log::goes_nowhere() {
-        complain(&format_args!(
+    if let Some(why) = log::syslog_fault() {
+        print_error(&format_args!(
             "warning: {why}: the log goes nowhere; start syslog, or use -e"
         ));
     }

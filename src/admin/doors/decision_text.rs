@@ -6,14 +6,18 @@ use crate::registry::{
 };
 
 /// An access decision as text: a word for scripts, and words for people.
-pub(in crate::admin) struct Meets {
+pub(in crate::admin) struct DecisionText {
     pub(in crate::admin) word: &'static str,
     pub(in crate::admin) words: String,
 }
 
 /// Describes the decision on a machine that neither door knows, by the level and the settings.
 /// `waiting`: there is an unused one-time password.
-pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: bool) -> Meets {
+pub(in crate::admin) fn unknown_machine(
+    level: Level,
+    settings: &Settings,
+    waiting: bool,
+) -> DecisionText {
     let status = MachineStatus {
         id: Id([0; 16]),
         excluded: false,
@@ -25,7 +29,7 @@ pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: boo
         passwords: waiting || settings.backdoor,
         welcome: String::new(),
     };
-    let word = meets(&status, false, false).word;
+    let word = decision_text(&status, false, false).word;
     let how = match (word, level) {
         ("in", _) => "allowed (at level 0, only the exclude list is checked)",
         ("name", _) => "prompted for a name, which registers them (build mode is on)",
@@ -40,12 +44,12 @@ pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: boo
             words += "; connections from this host itself: allowed, unless excluded";
         }
     }
-    Meets { word, words }
+    DecisionText { word, words }
 }
 
 /// Describes the decision on this machine: as a host that proves its cookie or not, connecting
 /// from this host itself or from elsewhere.
-pub(super) fn meets(status: &MachineStatus, is_host: bool, is_local: bool) -> Meets {
+pub(super) fn decision_text(status: &MachineStatus, is_host: bool, is_local: bool) -> DecisionText {
     let (word, words) = match decide(status, is_host, is_local) {
         AccessDecision::Allow(_) if status.level == Level::Off => (
             "in",
@@ -75,7 +79,7 @@ pub(super) fn meets(status: &MachineStatus, is_host: bool, is_local: bool) -> Me
         }
         AccessDecision::Deny(why) => ("refused", format!("is denied: {why}")),
     };
-    Meets { word, words }
+    DecisionText { word, words }
 }
 
 #[cfg(test)]
@@ -133,7 +137,7 @@ mod tests {
                 "outer door is closed",
             ),
         ] {
-            let told = stranger(level, settings, waiting);
+            let told = unknown_machine(level, settings, waiting);
             assert_eq!(told.word, word, "{}", told.words);
             assert!(told.words.contains(words), "{}", told.words);
             assert_eq!(told.words.contains("cookie"), level != Level::Off);

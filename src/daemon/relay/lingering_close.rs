@@ -17,7 +17,7 @@ use crate::ipc::{Channel, Incoming};
 use crate::sys::socket;
 
 /// How long a client that was sent the end may take to hang up.
-const FAREWELL: Duration = Duration::from_secs(10);
+const LINGERING_CLOSE: Duration = Duration::from_secs(10);
 
 /// Most threads that wait for that at the same time: to the monitor these sessions are over, and
 /// its limit does not count them. Beyond it no thread waits, and a client that is still sending may
@@ -25,17 +25,17 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 256;
 
 /// Lets the client read the last record before the socket is closed: closing it with unread bytes
-/// would reset the connection. `parting` counts the threads that wait here.
-pub(super) fn farewell(connection: &OwnedFd, parting: &AtomicUsize) {
+/// would reset the connection. `lingering_count` counts the threads that wait here.
+pub(super) fn lingering_close(connection: &OwnedFd, lingering_count: &AtomicUsize) {
     let _ = shutdown(connection.as_raw_fd(), Shutdown::Write);
-    let others = parting.fetch_add(1, Ordering::Relaxed);
+    let others = lingering_count.fetch_add(1, Ordering::Relaxed);
     let patience = if others < AT_ONCE {
-        FAREWELL
+        LINGERING_CLOSE
     } else {
         Duration::ZERO
     };
     wait_for_end(connection, Instant::now() + patience);
-    parting.fetch_sub(1, Ordering::Relaxed);
+    lingering_count.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// How long the monitor may take to send SIGHUP.

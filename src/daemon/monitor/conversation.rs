@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use super::logins::{Login, Who};
+use super::logins::{Login, LoginSubject};
 use crate::auth::policy::{Caller, Granted, Gui};
 use crate::protocol::Malformed;
 use crate::protocol::answer::Answer;
@@ -14,13 +14,13 @@ use crate::protocol::record::{self, Kind};
 use crate::protocol::seal::{Opener, Sealer};
 
 /// A conversation that continues after message 2.
-pub(super) struct Talk {
+pub(super) struct Conversation {
     suite: Suite,
     sealer: Sealer,
     opener: Opener,
 }
 
-impl Talk {
+impl Conversation {
     /// Starts a conversation with the keys of message 2.
     pub(super) fn new(keys: &Keys) -> Result<Self, Malformed> {
         Ok(Self {
@@ -61,16 +61,16 @@ impl Talk {
 impl Login {
     /// Returns the next record to the peer with this answer: message 2, or a sealed one.
     pub(super) fn say(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
-        if let Some(talk) = &mut self.talk {
-            return talk.seal(payload);
+        if let Some(conversation) = &mut self.conversation {
+            return conversation.seal(payload);
         }
         let made = match &mut self.who {
-            Some(Who::LoginClaim(known)) => known.inner_mut().message_2(payload),
-            Some(Who::Host(known, _)) => known.inner_mut().message_2(payload),
+            Some(LoginSubject::LoginClaim(known)) => known.inner_mut().message_2(payload),
+            Some(LoginSubject::Host(known, _)) => known.inner_mut().message_2(payload),
             None => Err(Malformed("message 2 without a handshake")),
         };
         let (message, keys) = made?;
-        self.talk = Some(Box::new(Talk::new(&keys)?));
+        self.conversation = Some(Box::new(Conversation::new(&keys)?));
         record::compose(Kind::Answer, &message)
     }
 
@@ -85,14 +85,14 @@ impl Login {
         let texts = prompt::fit(texts.collect());
         let proof = granted.to().server_proof();
         let payload = Answer::Accept { proof, texts }.encode()?;
-        match self.talk.take() {
+        match self.conversation.take() {
             None => {
                 let (message, keys) = granted.to_mut().message_2(&payload)?;
                 Ok((record::compose(Kind::Answer, &message)?, keys))
             }
-            Some(mut talk) => {
-                let record = talk.seal(&payload)?;
-                Ok((record, talk.into_keys()?))
+            Some(mut conversation) => {
+                let record = conversation.seal(&payload)?;
+                Ok((record, conversation.into_keys()?))
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::protocol::prompt::{Answers, Asks, Text};
 pub type OnceAuthenticated<'a> = &'a mut dyn FnMut() -> Result<(), Fault>;
 
 /// A conversation.
-pub struct Talk<'a> {
+pub struct Conversation<'a> {
     reporter: &'a Reporter,
     door: Door<'a>,
     login: Option<&'a mut Asker>,
@@ -38,7 +38,7 @@ pub enum Unanswered {
     OutOfTurn,
 }
 
-impl<'a> Talk<'a> {
+impl<'a> Conversation<'a> {
     /// Returns a conversation in which only the inner door may ask.
     pub const fn new(reporter: &'a Reporter, door: Door<'a>) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Shows every text of the host, because standard error belongs to the user.
-    pub const fn for_a_person(mut self) -> Self {
+    pub const fn interactive(mut self) -> Self {
         self.is_persons = true;
         self
     }
