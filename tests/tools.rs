@@ -225,8 +225,9 @@ fn ci_runs_linters_and_tests_and_fails_on_a_missing_tool() {
     let steps = [
         "export CI=true",
         "scripts/need ci",
+        "scripts/check-32bit &",
         "make lint",
-        "scripts/check-32bit",
+        "wait \"$check\"",
         "make test",
         "scripts/test soak",
     ]
