@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use cosserver::config::cookie;
 use cosserver::config::name::HostName;
 use cosserver::config::paths::Paths;
-use cosserver::ipc::gate::{Order, Question};
+use cosserver::ipc::gate::{Complaint, Order, Question};
 use cosserver::protocol::hello::{Hello, ServerHello};
 use cosserver::protocol::request::{self, Command};
 use cosserver::protocol::stream::{Message, Stream};
@@ -464,8 +464,9 @@ fn garbage_on_the_channel_replaces_the_gate() {
             ],
         ),
         ("an unknown complaint", {
-            let mut q = vec![5, 0, 0, 0, 0, 0, 0, 0, 99];
-            q.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+            let mut q = Question::TurnedAway(Complaint::Probe, [127, 0, 0, 1].into()).encode();
+            assert_eq!(q[1], 8);
+            q[1] = 99;
             q
         }),
         ("too long", vec![1; cosserver::ipc::MESSAGE + 1]),

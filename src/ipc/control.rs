@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Reader, Writer};
+use super::fields::{fields, message};
 
 /// A question of `cosadm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,90 +63,21 @@ pub struct On {
     pub command: String,
 }
 
-impl Question {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Who => Writer::new(1).done(),
-            Self::Kill(id) => Writer::new(2).number(*id).done(),
-            Self::Cut(machine) => Writer::new(3).bytes(machine).done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let question = match kind {
-            1 => Self::Who,
-            2 => Self::Kill(r.number()?),
-            3 => Self::Cut(r.array()?),
-            _ => return None,
-        };
-        r.done(question)
-    }
-}
-
-impl Answer {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::On(on) => {
-                let (sent, got) = on.bytes.unwrap_or_default();
-                Writer::new(1)
-                    .number(on.id)
-                    .bytes(on.user.as_bytes())
-                    .bytes(on.host.as_bytes())
-                    .bytes(on.caller.as_bytes())
-                    .bytes(on.peer.to_string().as_bytes())
-                    .bytes(on.service.as_bytes())
-                    .number(on.since)
-                    .number(on.pid.into())
-                    .number(on.bytes.is_some().into())
-                    .number(sent)
-                    .number(got)
-                    .number(on.detached.into())
-                    .bytes(on.command.as_bytes())
-                    .done()
-            }
-            Self::End => Writer::new(2).done(),
-            Self::Killed(there) => Writer::new(3).number((*there).into()).done(),
-            Self::Cut(count) => Writer::new(4).number(*count).done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let answer = match kind {
-            1 => Self::On(on(&mut r)?),
-            2 => Self::End,
-            3 => Self::Killed(r.flag()?),
-            4 => Self::Cut(r.number()?),
-            _ => return None,
-        };
-        r.done(answer)
-    }
-}
-
-fn on(r: &mut Reader<'_>) -> Option<On> {
-    Some(On {
-        id: r.number()?,
-        user: r.text()?,
-        host: r.text()?,
-        caller: r.text()?,
-        peer: r.text()?.parse().ok()?,
-        service: r.text()?,
-        since: r.number()?,
-        pid: r.number()?,
-        bytes: {
-            let known = r.flag()?;
-            let both = (r.number()?, r.number()?);
-            known.then_some(both)
-        },
-        detached: r.flag()?,
-        command: r.text()?,
-    })
-}
+message!(enum Question { 1 Who, 2 Kill(session), 3 Cut(machine) });
+message!(enum Answer { 1 On(session), 2 End, 3 Killed(there), 4 Cut(count) });
+fields!(struct On {
+    id,
+    user,
+    host,
+    caller,
+    peer,
+    service,
+    since,
+    pid,
+    bytes,
+    detached,
+    command,
+});
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Reader, Writer};
+use super::fields::{fields, message};
 use crate::protocol::answer::Reference;
 
 /// A connection's number, assigned by the gate.
@@ -36,35 +36,24 @@ pub enum Question<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Complaint {
     /// Not this protocol: wrong magic, type or length, or out of order.
-    Malformed = 1,
+    Malformed,
     /// No Hello within its deadline.
-    SilentHello = 2,
+    SilentHello,
     /// No ClientHello within its deadline.
-    SilentHandshake = 3,
+    SilentHandshake,
     /// The peer hung up in the middle.
-    Left = 4,
+    Left,
     /// Too many unauthenticated connections: the oldest of the greediest source was evicted.
-    Evicted = 5,
+    Evicted,
     /// The source had no slot left.
-    NoSlot = 6,
+    NoSlot,
     /// No answer to a prompt within its deadline.
-    SilentLogin = 7,
+    SilentLogin,
     /// The peer hung up before it had sent anything.
-    Probe = 8,
+    Probe,
 }
 
 impl Complaint {
-    const ALL: [Self; 8] = [
-        Self::Malformed,
-        Self::SilentHello,
-        Self::SilentHandshake,
-        Self::Left,
-        Self::Evicted,
-        Self::NoSlot,
-        Self::SilentLogin,
-        Self::Probe,
-    ];
-
     /// Returns the stable name in the log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -80,47 +69,25 @@ impl Complaint {
     }
 }
 
-impl<'a> Question<'a> {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Hello(c, from, r) => Writer::new(1)
-                .number(*c)
-                .bytes(&ip_bytes(*from))
-                .bytes(r)
-                .done(),
-            Self::ClientHello(c, r) => Writer::new(2).number(*c).bytes(r).done(),
-            Self::Sealed(c, r) => Writer::new(3).number(*c).bytes(r).done(),
-            Self::Gone(c) => Writer::new(4).number(*c).done(),
-            Self::Empty => Writer::new(6).done(),
-            Self::Left(c) => Writer::new(7).number(*c).done(),
-            Self::TurnedAway(why, from) => Writer::new(5)
-                .number(*why as u64)
-                .bytes(&ip_bytes(*from))
-                .done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &'a [u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let question = match kind {
-            1 => Self::Hello(r.number()?, ip(r.bytes()?)?, r.bytes()?),
-            2 => Self::ClientHello(r.number()?, r.bytes()?),
-            3 => Self::Sealed(r.number()?, r.bytes()?),
-            4 => Self::Gone(r.number()?),
-            5 => {
-                let why: u64 = r.number()?;
-                let why = Complaint::ALL.into_iter().find(|c| *c as u64 == why)?;
-                Self::TurnedAway(why, ip(r.bytes()?)?)
-            }
-            6 => Self::Empty,
-            7 => Self::Left(r.number()?),
-            _ => return None,
-        };
-        r.done(question)
-    }
-}
+message!(enum Question<'a> {
+    1 Hello(connection, from, record),
+    2 ClientHello(connection, record),
+    3 Sealed(connection, record),
+    4 Gone(connection),
+    5 TurnedAway(why, from),
+    6 Empty,
+    7 Left(connection),
+});
+fields!(enum Complaint {
+    1 Malformed,
+    2 SilentHello,
+    3 SilentHandshake,
+    4 Left,
+    5 Evicted,
+    6 NoSlot,
+    7 SilentLogin,
+    8 Probe,
+});
 
 /// A message of the monitor to the gate.
 #[derive(Debug, PartialEq, Eq)]
@@ -159,9 +126,9 @@ pub enum Order<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     /// Networks of sources that HOSTINFO lists: slots are reserved for them.
-    Listed = 0,
+    Listed,
     /// Networks that are never penalised.
-    Exempt = 1,
+    Exempt,
 }
 
 /// The limits that the gate enforces. Times in seconds.
@@ -215,134 +182,36 @@ impl Limits {
     };
 }
 
-impl<'a> Order<'a> {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Limits(l) => l
-                .fields()
-                .into_iter()
-                .fold(Writer::new(1), |w, n| w.number(n.into()))
-                .done(),
-            Self::Networks(list, first, networks) => {
-                let w = Writer::new(2)
-                    .number(*list as u64)
-                    .number(u64::from(*first));
-                let put = |w: Writer, (ip, n): &(IpAddr, u8)| {
-                    w.bytes(&ip_bytes(*ip)).number(u64::from(*n))
-                };
-                networks.iter().fold(w, put).done()
-            }
-            Self::Listen => Writer::new(3).done(),
-            Self::StopListening => Writer::new(4).done(),
-            Self::Adopt => Writer::new(5).done(),
-            Self::ServerHello(c, r) => Writer::new(6).number(*c).bytes(r).done(),
-            Self::Continue(c, n, r) => Writer::new(7)
-                .number(*c)
-                .number(u64::from(*n))
-                .bytes(r)
-                .done(),
-            Self::Prompt(c, n, r) => Writer::new(11)
-                .number(*c)
-                .number(u64::from(*n))
-                .bytes(r)
-                .done(),
-            Self::MayGo(c, may) => Writer::new(12).number(*c).number(u64::from(*may)).done(),
-            Self::Taken(c) => Writer::new(8).number(*c).done(),
-            Self::Close(c) => Writer::new(9).number(*c).done(),
-            Self::Deny(c, r, s, ago) => Writer::new(10)
-                .number(*c)
-                .bytes(&r.0)
-                .number(u64::from(*s))
-                .number(u64::from(*ago))
-                .done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &'a [u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let order = match kind {
-            1 => Self::Limits(Limits::from_fields(&mut r)?),
-            2 => {
-                let list = match r.number::<u8>()? {
-                    0 => List::Listed,
-                    1 => List::Exempt,
-                    _ => return None,
-                };
-                let first = r.number::<u8>()? != 0;
-                let mut networks = Vec::new();
-                while !r.is_done() {
-                    networks.push((ip(r.bytes()?)?, r.number()?));
-                }
-                Self::Networks(list, first, networks)
-            }
-            3 => Self::Listen,
-            4 => Self::StopListening,
-            5 => Self::Adopt,
-            6 => Self::ServerHello(r.number()?, r.bytes()?),
-            7 => Self::Continue(r.number()?, r.number()?, r.bytes()?),
-            11 => Self::Prompt(r.number()?, r.number()?, r.bytes()?),
-            8 => Self::Taken(r.number()?),
-            9 => Self::Close(r.number()?),
-            12 => Self::MayGo(r.number()?, r.number::<u8>()? != 0),
-            10 => Self::Deny(r.number()?, Reference(r.array()?), r.number()?, r.number()?),
-            _ => return None,
-        };
-        r.done(order)
-    }
-}
-
-impl Limits {
-    const fn fields(&self) -> [u32; 13] {
-        [
-            self.hello,
-            self.handshake,
-            self.refusal,
-            self.silent,
-            self.silent_per_source,
-            self.reserved,
-            self.refusals,
-            self.keep_alive,
-            self.penalty_silent,
-            self.penalty_malformed,
-            self.penalty_min,
-            self.penalty_max,
-            self.penalty_sources,
-        ]
-    }
-
-    fn from_fields(r: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            hello: r.number()?,
-            handshake: r.number()?,
-            refusal: r.number()?,
-            silent: r.number()?,
-            silent_per_source: r.number()?,
-            reserved: r.number()?,
-            refusals: r.number()?,
-            keep_alive: r.number()?,
-            penalty_silent: r.number()?,
-            penalty_malformed: r.number()?,
-            penalty_min: r.number()?,
-            penalty_max: r.number()?,
-            penalty_sources: r.number()?,
-        })
-    }
-}
-
-fn ip_bytes(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
-}
+message!(enum Order<'a> {
+    1 Limits(limits),
+    2 Networks(list, first, networks),
+    3 Listen,
+    4 StopListening,
+    5 Adopt,
+    6 ServerHello(connection, record),
+    7 Continue(connection, length, record),
+    8 Taken(connection),
+    9 Close(connection),
+    10 Deny(connection, reference, penalty, checked),
+    11 Prompt(connection, seconds, record),
+    12 MayGo(connection, may),
+});
+fields!(enum List { 0 Listed, 1 Exempt });
+fields!(struct Limits {
+    hello,
+    handshake,
+    refusal,
+    silent,
+    silent_per_source,
+    reserved,
+    refusals,
+    keep_alive,
+    penalty_silent,
+    penalty_malformed,
+    penalty_min,
+    penalty_max,
+    penalty_sources,
+});
 
 #[cfg(test)]
 mod tests {

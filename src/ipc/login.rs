@@ -7,15 +7,11 @@ use std::ffi::CString;
 
 use zeroize::Zeroizing;
 
-use super::fields::{Reader, Writer};
-use crate::protocol::limits;
+use super::fields::{fields, message};
 use crate::protocol::name::UserName;
-use crate::protocol::prompt::{Style, Text};
+use crate::protocol::prompt::Text;
 use crate::sys::account::Account;
 use crate::sys::process::Limits;
-
-/// Most items in a list: words, variables, groups.
-const ITEMS: usize = 4096;
 
 /// Descriptors that come with [`Order::Launch`]: the application's standard streams.
 pub const LAUNCH_DESCRIPTORS: usize = 3;
@@ -32,12 +28,6 @@ pub enum Order {
     Launch(Launch),
     /// The monitor has received the application's end: reap it, and close the session.
     Reap,
-}
-
-/// Whether an account has a valid name. A module of PAM or NSS may return any name, and it reaches
-/// the environment of an application and the log.
-fn has_a_name(account: &Account) -> bool {
-    UserName::parse(&account.name).is_ok()
 }
 
 /// What a transaction is about.
@@ -124,200 +114,44 @@ pub struct Started {
     pub variables: Vec<CString>,
 }
 
-impl Order {
-    /// Encodes the message. The sender must wipe it.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Begin(b) => {
-                let w = Writer::new(1)
-                    .bytes(b.user.as_bytes())
-                    .bytes(b.remote_host.as_bytes())
-                    .bytes(b.remote_user.as_bytes());
-                let (task, variables): (u64, &[CString]) = match &b.task {
-                    Task::Authenticate => (0, &[]),
-                    Task::Trust => (1, &[]),
-                    Task::CloseOnly(variables) => (2, variables),
-                };
-                let w = put_strings(w.number(task), variables);
-                let w = list(w, &b.groups, |w, g| w.bytes(g.as_bytes()));
-                let w = put_limit(w, b.limits.files);
-                put_limit(w, b.limits.core).done()
-            }
-            Self::Answers(all) => {
-                let most: usize = all.iter().map(|a| a.len() + 8).sum();
-                let w = Writer::sized(2, most + 64);
-                list(w, all, |w, a| w.bytes(a)).done()
-            }
-            Self::Launch(l) => {
-                let w = Writer::new(3).bytes(l.path.as_bytes());
-                let w = put_strings(w, &l.argv);
-                let w = put_strings(w, &l.defaults);
-                put_strings(w, &l.fixed)
-                    .number(l.becomes_user.into())
-                    .number(l.detach.into())
-                    .done()
-            }
-            Self::Reap => Writer::new(4).done(),
-            Self::NoAnswer => Writer::new(5).done(),
-        }
-    }
+message!(enum Order { 1 Begin(begin), 2 Answers(answers), 3 Launch(launch), 4 Reap, 5 NoAnswer });
+fields!(struct Begin { user, remote_host, remote_user, task, groups, limits });
+fields!(enum Task { 0 Authenticate, 1 Trust, 2 CloseOnly(variables) });
+fields!(struct Launch { path, argv, defaults, fixed, becomes_user, detach });
 
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let order = match kind {
-            1 => {
-                let (user, remote_host, remote_user) = (r.text()?, r.text()?, r.text()?);
-                let task: u8 = r.number()?;
-                let variables = strings(&mut r)?;
-                let task = match task {
-                    0 => Task::Authenticate,
-                    1 => Task::Trust,
-                    2 => Task::CloseOnly(variables),
-                    _ => return None,
-                };
-                let groups = items(&mut r, Reader::text)?;
-                let limits = Limits {
-                    files: limit(&mut r)?,
-                    core: limit(&mut r)?,
-                };
-                Self::Begin(Begin {
-                    user,
-                    remote_host,
-                    remote_user,
-                    task,
-                    groups,
-                    limits,
-                })
-            }
-            2 => Self::Answers(items(&mut r, |r| {
-                Some(Zeroizing::new(r.bytes()?.to_vec()))
-            })?),
-            3 => Self::Launch(Launch {
-                path: string(&mut r)?,
-                argv: strings(&mut r)?,
-                defaults: strings(&mut r)?,
-                fixed: strings(&mut r)?,
-                becomes_user: r.number::<u8>()? != 0,
-                detach: r.number::<u8>()? != 0,
-            }),
-            4 => Self::Reap,
-            5 => Self::NoAnswer,
-            _ => return None,
-        };
-        r.done(order)
-    }
+message!(enum WorkerToMonitor {
+    1 Ask(texts),
+    2 Known(known),
+    3 Running(started),
+    4 Exited(status),
+    5 Killed(signal),
+    6 Refused(code, words),
+    7 Failed(words),
+} if asks);
+fields!(struct Known { account, groups } if has_a_name);
+fields!(struct Started { pid, texts, variables } if has_a_pid);
+
+/// Whether there is a prompt in a message that asks.
+fn asks(word: &WorkerToMonitor) -> bool {
+    let prompts = |texts: &[Text]| texts.iter().any(|t| t.style.is_prompt());
+    !matches!(word, WorkerToMonitor::Ask(texts) if !prompts(texts))
 }
 
-impl WorkerToMonitor {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Ask(texts) => put_texts(Writer::new(1), texts).done(),
-            Self::Known(k) => {
-                let w = Writer::new(2).bytes(&k.account.to_bytes());
-                list(w, &k.groups, |w, g| w.bytes(g.as_bytes())).done()
-            }
-            Self::Running(s) => {
-                let w = Writer::new(3).number(u64::try_from(s.pid).unwrap_or(0));
-                put_strings(put_texts(w, &s.texts), &s.variables).done()
-            }
-            Self::Exited(n) => Writer::new(4).number((*n).into()).done(),
-            Self::Killed(n) => Writer::new(5).number((*n).into()).done(),
-            Self::Refused(code, words) => Writer::new(6)
-                .number(u64::try_from(*code).unwrap_or(0))
-                .bytes(words.as_bytes())
-                .done(),
-            Self::Failed(words) => Writer::new(7).bytes(words.as_bytes()).done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let word = match kind {
-            1 => {
-                let all = texts(&mut r)?;
-                all.iter().find(|t| t.style.is_prompt())?;
-                Self::Ask(all)
-            }
-            2 => Self::Known(Known {
-                account: Account::from_bytes(r.bytes()?).filter(has_a_name)?,
-                groups: items(&mut r, Reader::text)?,
-            }),
-            3 => Self::Running(Started {
-                // Zero and one are no application's pid, and signalling them would be fatal.
-                pid: r.number().filter(|pid| *pid > 1)?,
-                texts: texts(&mut r)?,
-                variables: strings(&mut r)?,
-            }),
-            4 => Self::Exited(r.number()?),
-            5 => Self::Killed(r.number()?),
-            6 => Self::Refused(r.number()?, r.text()?),
-            7 => Self::Failed(r.text()?),
-            _ => return None,
-        };
-        r.done(word)
-    }
+/// Whether an account has a valid name. A module of PAM or NSS may return any name, and it reaches
+/// the environment of an application and the log.
+fn has_a_name(known: &Known) -> bool {
+    UserName::parse(&known.account.name).is_ok()
 }
 
-fn list<T>(w: Writer, all: &[T], put: impl Fn(Writer, &T) -> Writer) -> Writer {
-    let w = w.number(u64::try_from(all.len()).unwrap_or(u64::MAX));
-    all.iter().fold(w, put)
-}
-
-fn items<'a, T>(r: &mut Reader<'a>, get: impl Fn(&mut Reader<'a>) -> Option<T>) -> Option<Vec<T>> {
-    let count: usize = r.number().filter(|n| *n <= ITEMS)?;
-    (0..count).map(|_| get(r)).collect()
-}
-
-fn put_strings(w: Writer, all: &[CString]) -> Writer {
-    list(w, all, |w, s| w.bytes(s.as_bytes()))
-}
-
-fn strings(r: &mut Reader<'_>) -> Option<Vec<CString>> {
-    items(r, string)
-}
-
-fn string(r: &mut Reader<'_>) -> Option<CString> {
-    CString::new(r.bytes()?).ok()
-}
-
-fn put_texts(w: Writer, all: &[Text]) -> Writer {
-    list(w, all, |w, t| {
-        w.number(t.style.number().into()).bytes(t.words.as_bytes())
-    })
-}
-
-fn texts(r: &mut Reader<'_>) -> Option<Vec<Text>> {
-    let all = items(r, |r| {
-        Some(Text {
-            style: Style::of(r.number()?)?,
-            words: r.text()?,
-        })
-    })?;
-    let fits = all.len() <= limits::PROMPTS && all.iter().all(|t| t.words.len() <= limits::PROMPT);
-    fits.then_some(all)
-}
-
-fn put_limit(w: Writer, limit: Option<(u64, u64)>) -> Writer {
-    let (soft, hard) = limit.unwrap_or_default();
-    w.number(limit.is_some().into()).number(soft).number(hard)
-}
-
-#[allow(
-    clippy::option_option,
-    reason = "a limit may be unknown, and a message may be none"
-)]
-fn limit(r: &mut Reader<'_>) -> Option<Option<(u64, u64)>> {
-    let there: u8 = r.number()?;
-    let pair = (r.number()?, r.number()?);
-    Some((there != 0).then_some(pair))
+/// Zero and one are no application's pid, and signalling them would be fatal.
+const fn has_a_pid(started: &Started) -> bool {
+    started.pid > 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::prompt::Style;
 
     #[test]
     fn orders_and_reports_round_trip() {

@@ -4,13 +4,12 @@
 //! each with its own number. The process first reports its sandbox status, then sends each answer
 //! as soon as it is found, in any order.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::fields::{Reader, Writer};
-use crate::sys::account::{Account, UserRecord};
+use super::fields::{self, fields, message, reason};
+use crate::sys::account::UserRecord;
 use crate::sys::confine::Confined;
 use crate::sys::id_number::IdNumber;
-use crate::sys::shadow::Validity;
 
 /// Longest user name that is looked up, bytes.
 pub const USER_NAME: usize = 256;
@@ -26,8 +25,6 @@ pub const MOST_GROUPS: usize = 65_536;
 pub const HOSTS: usize = 16;
 /// Most addresses of one host.
 pub const ADDRESSES: usize = 256;
-/// Longest reason why a look-up failed, bytes.
-const WORDS: usize = 512;
 
 /// The monitor's first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,208 +61,79 @@ pub enum Answer {
     Failed(String),
 }
 
-impl Begin {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        let w = Writer::new(100).number(self.warm.into());
-        match self.user {
-            None => w.done(),
-            Some((uid, gid)) => w.number(uid.into()).number(gid.into()).done(),
-        }
-    }
+message!(struct Begin { user, warm });
+fields!(enum Question { 1 User(name), 2 Number(uid), 3 Host(name) });
+fields!(enum Answer {
+    1 Ready(confined),
+    2 Groups(number, groups),
+    3 User(number, user),
+    4 Host(number, addresses),
+    5 Failed(why: reason),
+} if is_bounded);
 
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (100, mut r) = Reader::new(message)? else {
-            return None;
-        };
-        let warm = r.flag()?;
-        let user = match r.is_done() {
-            true => None,
-            false => Some((r.id_number()?, r.id_number()?)),
-        };
-        r.done(Self { user, warm })
+/// Whether an answer keeps to the limits, and has no IPv4 address in the form of IPv6. A message
+/// with no groups is rejected, which bounds the number of messages.
+fn is_bounded(answer: &Answer) -> bool {
+    match answer {
+        Answer::Groups(_, groups) => (1..=GROUPS).contains(&groups.len()),
+        Answer::Host(_, Ok(all)) => {
+            all.len() <= ADDRESSES && all.iter().all(|a| a.to_canonical() == *a)
+        }
+        Answer::Ready(_) | Answer::User(..) | Answer::Host(_, Err(_)) | Answer::Failed(_) => true,
     }
 }
 
 impl Question {
     /// Encodes the message. Returns `None` if no user or host can have such a name.
     pub fn encode(&self, number: u64) -> Option<Vec<u8>> {
-        let text = |kind, name: &str, most| {
-            let is_name = !name.is_empty() && name.len() <= most && !name.contains('\0');
-            is_name.then(|| {
-                let w = Writer::new(kind).number(number);
-                w.bytes(name.as_bytes()).done()
-            })
+        let (name, most) = match self {
+            Self::User(name) => (name.as_str(), USER_NAME),
+            Self::Host(name) => (name.as_str(), HOST_NAME),
+            Self::Number(_) => ("number", HOST_NAME),
         };
-        match self {
-            Self::User(name) => text(1, name, USER_NAME),
-            Self::Number(uid) => {
-                let w = Writer::new(2).number(number);
-                Some(w.number((*uid).into()).done())
-            }
-            Self::Host(name) => text(3, name, HOST_NAME),
-        }
+        let is_name = !name.is_empty() && name.len() <= most && !name.contains('\0');
+        is_name.then(|| fields::encode(&(number, self)))
     }
 
     /// Parses a message: its number and the question. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
-        let (kind, mut r) = Reader::new(message)?;
-        let number = r.number()?;
-        let question = match kind {
-            1 => Self::User(r.text()?),
-            2 => Self::Number(r.number()?),
-            3 => Self::Host(r.text()?),
-            _ => return None,
-        };
-        r.done((number, question))
+        fields::decode(message)
     }
 }
 
 impl Answer {
-    /// Encodes the answer: one message, or several for a user with many groups.
+    /// Encodes the answer: one message, or several for a user with many groups. Those go first, in
+    /// messages of their own, and the account follows without them.
     pub fn encode(&self) -> Vec<Vec<u8>> {
         match self {
-            Self::Ready(c) => {
-                let all = [c.user, c.landlock, c.seccomp].map(u8::from);
-                let error = |errno: i32| u64::try_from(errno).unwrap_or(0);
-                let w = Writer::new(1)
-                    .bytes(&all)
-                    .number(error(c.landlock_error))
-                    .number(error(c.seccomp_error));
-                vec![w.done()]
+            Self::User(number, Ok(Some(record))) if record.account.groups.len() > FEW => {
+                let mut record = record.clone();
+                let groups = std::mem::take(&mut record.account.groups);
+                let groups = groups.chunks(GROUPS).map(<[_]>::to_vec);
+                let groups = groups.map(|some| Self::Groups(*number, some));
+                let last = Self::User(*number, Ok(Some(record)));
+                let all = groups.chain([last]);
+                all.map(|answer| fields::encode(&answer)).collect()
             }
-            Self::Groups(number, groups) => vec![encode_groups(*number, groups)],
-            Self::User(number, Ok(None)) => vec![Writer::new(3).number(*number).done()],
-            Self::User(number, Ok(Some(record))) => encode_user(*number, record),
-            Self::User(number, Err(why)) => vec![encode_why(7, *number, why)],
-            Self::Host(number, Ok(addresses)) => {
-                let mut bytes = Vec::new();
-                for address in addresses.iter().take(ADDRESSES) {
-                    bytes.extend_from_slice(&octets(*address));
-                }
-                vec![Writer::new(4).number(*number).bytes(&bytes).done()]
-            }
-            Self::Host(number, Err(why)) => vec![encode_why(5, *number, why)],
-            Self::Failed(why) => {
-                let why: String = why.chars().take(WORDS / 4).collect();
-                vec![Writer::new(6).bytes(why.as_bytes()).done()]
-            }
+            Self::Ready(_)
+            | Self::Groups(..)
+            | Self::User(..)
+            | Self::Host(..)
+            | Self::Failed(_) => vec![fields::encode(self)],
         }
     }
 
     /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        if kind == 1 {
-            let [user, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
-            let (landlock_error, seccomp_error) = (r.number()?, r.number()?);
-            return r.done(Self::Ready(Confined {
-                user,
-                landlock,
-                seccomp,
-                landlock_error,
-                seccomp_error,
-            }));
-        }
-        if kind == 6 {
-            let why = r.text()?;
-            return r.done(Self::Failed(why));
-        }
-        let number = r.number()?;
-        let answer = match kind {
-            2 => Self::Groups(number, decode_groups(r.bytes()?)?),
-            3 if r.is_done() => Self::User(number, Ok(None)),
-            3 => Self::User(number, Ok(Some(Box::new(decode_user(&mut r)?)))),
-            4 => Self::Host(number, Ok(decode_addresses(r.bytes()?)?)),
-            5 => Self::Host(number, Err(r.text()?)),
-            7 => Self::User(number, Err(r.text()?)),
-            _ => return None,
-        };
-        r.done(answer)
+        fields::decode(message)
     }
-}
-
-fn encode_why(kind: u8, number: u64, why: &str) -> Vec<u8> {
-    let why: String = why.chars().take(WORDS / 4).collect();
-    let w = Writer::new(kind).number(number);
-    w.bytes(why.as_bytes()).done()
-}
-
-fn encode_groups(number: u64, groups: &[IdNumber]) -> Vec<u8> {
-    let bytes: Vec<u8> = groups.iter().flat_map(|g| g.get().to_be_bytes()).collect();
-    let w = Writer::sized(2, bytes.len() + 32);
-    w.number(number).bytes(&bytes).done()
-}
-
-fn decode_groups(bytes: &[u8]) -> Option<Vec<IdNumber>> {
-    // A message with no groups is rejected, which bounds the number of messages.
-    if bytes.is_empty() || bytes.len() % 4 != 0 || bytes.len() > GROUPS * 4 {
-        return None;
-    }
-    let each = bytes.chunks_exact(4).map(|four| four.try_into().ok());
-    each.map(|four| IdNumber::new(u32::from_be_bytes(four?)))
-        .collect()
-}
-
-/// Encodes an account with its groups. Many groups go first, in messages of their own, and the
-/// account follows without them.
-fn encode_user(number: u64, record: &UserRecord) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    let mut account = record.account.clone();
-    if account.groups.len() > FEW {
-        let groups = std::mem::take(&mut account.groups);
-        let groups = groups.chunks(GROUPS);
-        messages.extend(groups.map(|g| encode_groups(number, g)));
-    }
-    let w = Writer::new(3).number(number).bytes(&account.to_bytes());
-    messages.push(match record.validity {
-        None => w.done(),
-        Some(v) => {
-            let w = w.number(v.locked.into()).number(v.expires.is_some().into());
-            w.number(v.expires.unwrap_or(0)).done()
-        }
-    });
-    messages
-}
-
-fn decode_user(r: &mut Reader<'_>) -> Option<UserRecord> {
-    let account = Account::from_bytes(r.bytes()?)?;
-    if r.is_done() {
-        return Some(UserRecord {
-            account,
-            validity: None,
-        });
-    }
-    let locked = r.flag()?;
-    let (expires, day) = (r.flag()?, r.number()?);
-    let validity = Some(Validity {
-        locked,
-        expires: expires.then_some(day),
-    });
-    Some(UserRecord { account, validity })
-}
-
-/// Returns an address as 16 bytes, IPv4 as IPv4-mapped.
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-fn decode_addresses(bytes: &[u8]) -> Option<Vec<IpAddr>> {
-    if bytes.len() % 16 != 0 || bytes.len() > ADDRESSES * 16 {
-        return None;
-    }
-    let each = bytes.chunks_exact(16).map(|b| <[u8; 16]>::try_from(b).ok());
-    let each = each.map(|b| b.map(|b| IpAddr::V6(Ipv6Addr::from(b)).to_canonical()));
-    each.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::account::Account;
+    use crate::sys::shadow::Validity;
 
     fn root(groups: Vec<IdNumber>, validity: Option<Validity>) -> UserRecord {
         UserRecord {
@@ -330,22 +198,33 @@ mod tests {
     /// `(uid_t)-1` changes nothing in setresuid(2): a job of that user would be root.
     #[test]
     fn minus_one_is_decoded_nowhere() {
-        let minus_one = u64::from(u32::MAX);
-        for (uid, gid) in [(minus_one, 7), (7, minus_one)] {
-            let w = Writer::new(100).number(1).number(uid).number(gid);
-            assert_eq!(Begin::decode(&w.done()), None);
-            let text = format!("jo\0{uid}\0{gid}\0\0/\0/bin/sh");
-            assert_eq!(Account::from_bytes(text.as_bytes()), None);
-            let w = Writer::new(3).number(1).bytes(text.as_bytes());
-            assert_eq!(Answer::decode(&w.done()), None);
+        const NUMBER: [u8; 4] = *b"\x01\xd5\xd5\xd5";
+        let id = IdNumber::new(u32::from_be_bytes(NUMBER)).unwrap();
+        let begin = Begin {
+            user: Some((id, id)),
+            warm: true,
+        };
+        let mut user = root(vec![id], None);
+        (user.account.uid, user.account.gid) = (id, id);
+        let user = Answer::User(1, Ok(Some(Box::new(user))));
+        let groups = Answer::Groups(1, vec![id, id]);
+        let is_begin: fn(&[u8]) -> bool = |m| Begin::decode(m).is_some();
+        let is_answer: fn(&[u8]) -> bool = |m| Answer::decode(m).is_some();
+        for (message, numbers, decodes) in [
+            (begin.encode(), 2, is_begin),
+            (user.encode().remove(0), 3, is_answer),
+            (groups.encode().remove(0), 2, is_answer),
+        ] {
+            assert!(decodes(&message));
+            let at = |at: &usize| message[*at..].starts_with(&NUMBER);
+            let places: Vec<usize> = (0..message.len()).filter(at).collect();
+            assert_eq!(places.len(), numbers);
+            for at in places {
+                let mut message = message.clone();
+                message[at..at + 4].fill(0xff);
+                assert!(!decodes(&message));
+            }
         }
-        let groups = [7_u32, u32::MAX].map(u32::to_be_bytes).concat();
-        let w = Writer::new(2).number(1).bytes(&groups);
-        assert_eq!(Answer::decode(&w.done()), None);
-        assert_eq!(
-            Account::from_bytes(b"jo\x007\x007\x007,4294967295\0/\0/"),
-            None
-        );
     }
 
     #[test]

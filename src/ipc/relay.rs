@@ -7,13 +7,10 @@
 use std::fmt;
 
 use nix::errno::Errno;
-use zeroize::Zeroizing;
 
-use super::fields::{Reader, Writer};
-use crate::protocol::hello::Suite;
-use crate::protocol::noise::{Direction, Keys};
+use super::fields::{bytes, fields, message};
+use crate::protocol::noise::Keys;
 use crate::protocol::stream::{End, Signal};
-use crate::secret::Secret;
 
 /// An authenticated connection for the relay. Its descriptors, in this order: the peer's socket,
 /// the session's own channel, and our ends of the job's stdin, stdout and stderr.
@@ -36,50 +33,7 @@ pub const SESSION_MESSAGE: usize = 2 * crate::protocol::limits::GREETING_BODY;
 /// Descriptors that come with a session.
 pub const SESSION_DESCRIPTORS: usize = 5;
 
-impl Session {
-    /// Encodes the message. It holds keys: the sender must wipe it.
-    pub fn encode(&self) -> Vec<u8> {
-        Writer::sized(1, self.answer.len() + 256)
-            .bytes(&self.answer)
-            .number(self.keys.suite.number().into())
-            .bytes(self.keys.to_server.key.expose())
-            .number(self.keys.to_server.counter)
-            .bytes(self.keys.to_client.key.expose())
-            .number(self.keys.to_client.counter)
-            .number(self.linger.into())
-            .number(u64::try_from(self.windows).unwrap_or(u64::MAX))
-            .done()
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (1, mut r) = Reader::new(message)? else {
-            return None;
-        };
-        let answer = r.bytes()?.to_vec();
-        let suite = Suite::of(r.number()?)?;
-        let mut direction = || {
-            let key = Zeroizing::new(r.array::<32>()?);
-            Some(Direction {
-                key: Secret::new(*key),
-                counter: r.number()?,
-            })
-        };
-        let (to_server, to_client) = (direction()?, direction()?);
-        let linger = r.number()?;
-        let windows = usize::try_from(r.number::<u64>()?).unwrap_or(usize::MAX);
-        r.done(Self {
-            answer,
-            keys: Keys {
-                suite,
-                to_server,
-                to_client,
-            },
-            linger,
-            windows,
-        })
-    }
-}
+message!(struct Session { answer: bytes, keys, linger, windows });
 
 /// A message of the monitor to the thread of a session.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,33 +44,7 @@ pub enum MonitorToRelay {
     Count,
 }
 
-impl MonitorToRelay {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        let end = match self {
-            Self::Ended(end) => end,
-            Self::Count => return Writer::new(4).done(),
-        };
-        match end {
-            End::Exited(n) => Writer::new(1).number((*n).into()).done(),
-            End::Killed(n) => Writer::new(2).number((*n).into()).done(),
-            End::NotStarted(why) => Writer::new(3).bytes(why.as_bytes()).done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let end = match kind {
-            1 => End::Exited(r.number()?),
-            2 => End::Killed(r.number()?),
-            3 => End::NotStarted(String::from_utf8(r.bytes()?.to_vec()).ok()?),
-            4 => return r.done(Self::Count),
-            _ => return None,
-        };
-        r.done(Self::Ended(end))
-    }
-}
+message!(enum MonitorToRelay { 1 Ended(end), 2 Count });
 
 /// A message of a session's thread to the monitor. The end of this channel is the end of the
 /// session.
@@ -174,60 +102,26 @@ impl Closing {
     pub const fn is_cut_off(self) -> bool {
         matches!(self, Self::Told { cut_off: true })
     }
-
-    /// Returns its two numbers in a message. The second is the errno, or says whether output was
-    /// cut off.
-    fn numbers(self) -> (u64, u64) {
-        match self {
-            Self::Told { cut_off } => (1, cut_off.into()),
-            Self::ClientGone => (2, 0),
-            Self::Violation => (3, 0),
-            Self::Failed(f) => (f.part.number(), f.errno.into()),
-        }
-    }
-
-    fn of(kind: u64, errno: u16) -> Option<Self> {
-        match (kind, errno) {
-            (1, 0) => Some(Self::Told { cut_off: false }),
-            (1, 1) => Some(Self::Told { cut_off: true }),
-            (2, 0) => Some(Self::ClientGone),
-            (3, 0) => Some(Self::Violation),
-            (kind, errno) => {
-                let part = Part::ALL.into_iter().find(|p| p.number() == kind)?;
-                Some(Self::Failed(Failure { part, errno }))
-            }
-        }
-    }
 }
+
+fields!(enum Closing { 1 Told { cut_off }, 2 ClientGone, 3 Violation, 4 Failed(failure) });
 
 /// The part of a session that a system call failed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The socket to the client.
-    Connection = 10,
+    Connection,
     /// The job's standard input.
-    Input = 11,
+    Input,
     /// The job's standard output.
-    Output = 12,
+    Output,
     /// The job's standard error.
-    Error = 13,
+    Error,
     /// The thread that serves the session: waiting, or the channel to the monitor.
-    Relay = 14,
+    Relay,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [
-        Self::Connection,
-        Self::Input,
-        Self::Output,
-        Self::Error,
-        Self::Relay,
-    ];
-
-    const fn number(self) -> u64 {
-        self as u64
-    }
-
     const fn name(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -239,6 +133,8 @@ impl Part {
     }
 }
 
+fields!(enum Part { 1 Connection, 2 Input, 3 Output, 4 Error, 5 Relay });
+
 /// A system call that failed and ended a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
@@ -247,6 +143,8 @@ pub struct Failure {
     /// The errno.
     pub errno: u16,
 }
+
+fields!(struct Failure { part, errno });
 
 impl Failure {
     /// Returns a failure with this error.
@@ -263,43 +161,14 @@ impl fmt::Display for Failure {
     }
 }
 
-impl RelayToMonitor {
-    /// Encodes the message.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Signal(s) => Writer::new(1).number(s.byte().into()).done(),
-            Self::Over(how, sent, got) => {
-                let (kind, errno) = how.numbers();
-                Writer::new(2)
-                    .number(kind)
-                    .number(errno)
-                    .number(*sent)
-                    .number(*got)
-                    .done()
-            }
-            Self::Count(sent, got) => Writer::new(3).number(*sent).number(*got).done(),
-        }
-    }
-
-    /// Parses a message. Returns `None` if it is malformed.
-    pub fn decode(message: &[u8]) -> Option<Self> {
-        let (kind, mut r) = Reader::new(message)?;
-        let word = match kind {
-            1 => Self::Signal(Signal::of(r.number()?)?),
-            2 => {
-                let how = Closing::of(r.number()?, r.number()?)?;
-                Self::Over(how, r.number()?, r.number()?)
-            }
-            3 => Self::Count(r.number()?, r.number()?),
-            _ => return None,
-        };
-        r.done(word)
-    }
-}
+message!(enum RelayToMonitor { 1 Signal(signal), 2 Over(how, sent, got), 3 Count(sent, got) });
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::hello::Suite;
+    use crate::protocol::noise::Direction;
+    use crate::secret::Secret;
 
     #[test]
     fn relay_messages_round_trip() {
@@ -355,6 +224,6 @@ mod tests {
         ] {
             assert_eq!(RelayToMonitor::decode(&word.encode()), Some(word));
         }
-        assert_eq!(RelayToMonitor::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 9]), None);
+        assert_eq!(RelayToMonitor::decode(&[1, 9]), None);
     }
 }

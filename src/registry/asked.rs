@@ -7,13 +7,10 @@ use super::decision::{AdmissionPass, MachineStatus, RegistrationState};
 use super::doors::RegistrationOutcome;
 use super::id::{Id, Name};
 use super::outer::Level;
-use crate::ipc::fields::{Reader, Writer};
+use crate::ipc::fields::{self, Get, Put, Reader, Writer, fields, reason};
 
 /// Longest message, bytes: a password, two names, an error's words.
 pub const MESSAGE: usize = 8_192;
-
-/// Longest error text that is passed on, bytes.
-const WORDS: usize = 2_048;
 
 /// A question of the monitor.
 pub enum Question {
@@ -42,135 +39,99 @@ pub enum Answer {
     Fault(String),
 }
 
-impl Question {
-    /// Encodes the message.
-    pub fn encode(&self, ticket: u64) -> Vec<u8> {
-        let new = |kind, id: &Id| Writer::sized(kind, 1_024).number(ticket).bytes(&id.0);
-        let flag = u64::from;
-        match self {
-            Self::Look(id) => new(1, id),
-            Self::Introduce(id, name, remote) => new(2, id)
-                .bytes(name.as_str().as_bytes())
-                .number(flag(*remote)),
-            Self::Saw(id) => new(3, id),
-            Self::Register(id, name, remote) => new(4, id)
-                .bytes(name.as_str().as_bytes())
-                .number(flag(*remote)),
-            Self::Activate(id, password, name, remote) => {
-                Writer::sized(5, password.len().saturating_add(1_024))
-                    .number(ticket)
-                    .bytes(&id.0)
-                    .bytes(name.as_str().as_bytes())
-                    .number(flag(*remote))
-                    .bytes(password)
+fields!(enum Question {
+    1 Look(id),
+    2 Introduce(id, name, remote),
+    3 Saw(id),
+    4 Register(id, name, remote),
+    5 Activate(id, password, name, remote),
+});
+fields!(enum Answer {
+    1 MachineStatus(status),
+    2 RegistrationOutcome(outcome),
+    3 Done,
+    4 Fault(why: reason),
+});
+fields!(enum RegistrationOutcome { 1 Registered(pass: pass, name), 2 Wrong(why: wrong) });
+fields!(struct MachineStatus {
+    id,
+    excluded,
+    included,
+    level,
+    state,
+    remote_only,
+    build_mode,
+    passwords,
+    welcome,
+});
+fields!(enum Level { 0 Off, 1 Open, 2 Closed });
+fields!(enum RegistrationState { 0 Never, 1 Deleted, 2 Known { unseen } });
+
+macro_rules! ticketed {
+    ($type:ident) => {
+        impl $type {
+            /// Encodes the message.
+            pub fn encode(&self, ticket: u64) -> Vec<u8> {
+                fields::encode(&(ticket, self))
+            }
+
+            /// Parses a message into its ticket and the rest. Returns `None` if it is malformed.
+            pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
+                fields::decode(message)
             }
         }
-        .done()
+    };
+}
+ticketed!(Question);
+ticketed!(Answer);
+
+/// The pass of a machine that the worker has registered.
+mod pass {
+    use super::{AdmissionPass, Get, Put, Reader, Writer};
+
+    pub(super) fn put(pass: &AdmissionPass, w: &mut Writer) {
+        pass.id().put(w);
     }
 
-    /// Parses a message into its ticket and the question. `None`: it is not a question.
-    pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
-        let (kind, mut r) = Reader::new(message)?;
-        let (ticket, id) = (r.number()?, Id(r.array()?));
-        let question = match kind {
-            1 => Self::Look(id),
-            2 => Self::Introduce(id, name(&mut r)?, r.flag()?),
-            3 => Self::Saw(id),
-            4 => Self::Register(id, name(&mut r)?, r.flag()?),
-            5 => {
-                let (name, remote) = (name(&mut r)?, r.flag()?);
-                let password = Zeroizing::new(r.bytes()?.to_vec());
-                Self::Activate(id, password, name, remote)
-            }
-            _ => return None,
-        };
-        r.done((ticket, question))
+    pub(super) fn get(r: &mut Reader<'_>) -> Option<AdmissionPass> {
+        Get::get(r).map(AdmissionPass::registered)
     }
 }
 
-impl Answer {
-    /// Encodes the message.
-    pub fn encode(&self, ticket: u64) -> Vec<u8> {
-        let new = |kind| Writer::sized(kind, 256).number(ticket);
-        let flag = u64::from;
-        match self {
-            Self::MachineStatus(s) => {
-                let (state, unseen) = match s.state {
-                    RegistrationState::Never => (0, false),
-                    RegistrationState::Deleted => (1, false),
-                    RegistrationState::Known { unseen } => (2, unseen),
-                };
-                new(1)
-                    .bytes(&s.id.0)
-                    .number(flag(s.excluded))
-                    .number(flag(s.included))
-                    .number(s.level.number().into())
-                    .number(state)
-                    .number(flag(unseen))
-                    .number(flag(s.remote_only))
-                    .number(flag(s.build_mode))
-                    .number(flag(s.passwords))
-                    .bytes(s.welcome.as_bytes())
-            }
-            Self::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
-                new(2).bytes(&pass.id().0).bytes(name.as_str().as_bytes())
-            }
-            Self::RegistrationOutcome(RegistrationOutcome::Wrong(why)) => {
-                new(3).bytes(why.as_bytes())
-            }
-            Self::Done => new(4),
-            Self::Fault(words) => {
-                let end = (0..=WORDS.min(words.len())).rev();
-                let end = end.into_iter().find(|n| words.is_char_boundary(*n));
-                new(5).bytes(words.get(..end.unwrap_or(0)).unwrap_or_default().as_bytes())
-            }
-        }
-        .done()
+mod wrong {
+    use super::{Get, Put, Reader, RegistrationOutcome, Writer};
+
+    pub(super) fn put(why: &str, w: &mut Writer) {
+        why.put(w);
     }
 
-    /// Parses a message into its ticket and the answer. `None`: it is not an answer.
-    pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
-        let (kind, mut r) = Reader::new(message)?;
-        let ticket = r.number()?;
-        let answer = match kind {
-            1 => Self::MachineStatus(Box::new(status(&mut r)?)),
-            2 => {
-                let pass = AdmissionPass::registered(Id(r.array()?));
-                Self::RegistrationOutcome(RegistrationOutcome::Registered(pass, name(&mut r)?))
-            }
-            3 => Self::RegistrationOutcome(RegistrationOutcome::wrong(r.bytes()?)),
-            4 => Self::Done,
-            5 => Self::Fault(r.text()?),
-            _ => return None,
-        };
-        r.done((ticket, answer))
+    pub(super) fn get(r: &mut Reader<'_>) -> Option<&'static str> {
+        Get::get(r).map(RegistrationOutcome::wrong)
     }
 }
 
-fn status(r: &mut Reader<'_>) -> Option<MachineStatus> {
-    Some(MachineStatus {
-        id: Id(r.array()?),
-        excluded: r.flag()?,
-        included: r.flag()?,
-        level: Level::of(r.number()?)?,
-        state: {
-            let (state, unseen) = (r.number::<u8>()?, r.flag()?);
-            match state {
-                0 => RegistrationState::Never,
-                1 => RegistrationState::Deleted,
-                2 => RegistrationState::Known { unseen },
-                _ => return None,
-            }
-        },
-        remote_only: r.flag()?,
-        build_mode: r.flag()?,
-        passwords: r.flag()?,
-        welcome: r.text()?,
-    })
+impl Put for Id {
+    fn put(&self, w: &mut Writer) {
+        self.0.put(w);
+    }
 }
 
-fn name(r: &mut Reader<'_>) -> Option<Name> {
-    Name::parse(&r.text()?).ok()
+impl Get<'_> for Id {
+    fn get(r: &mut Reader<'_>) -> Option<Self> {
+        Get::get(r).map(Self)
+    }
+}
+
+impl Put for Name {
+    fn put(&self, w: &mut Writer) {
+        self.as_str().put(w);
+    }
+}
+
+impl<'a> Get<'a> for Name {
+    fn get(r: &mut Reader<'a>) -> Option<Self> {
+        Self::parse(Get::get(r)?).ok()
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +183,7 @@ mod tests {
                 "the activation password is wrong",
             )),
             Answer::Done,
-            Answer::Fault("ü".repeat(WORDS)),
+            Answer::Fault("ü".repeat(fields::REASON)),
         ] {
             let bytes = answer.encode(9);
             assert!(bytes.len() <= MESSAGE);

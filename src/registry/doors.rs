@@ -42,11 +42,10 @@ const ENDED: &str = "build mode was ended before the answer came";
 const WRONG: &str = "the activation password is wrong";
 
 impl RegistrationOutcome {
-    /// Returns the refusal for the reason that the worker sent as `words`.
-    pub(super) fn wrong(words: &[u8]) -> Self {
+    /// Returns the reason that the worker sent as `words`.
+    pub(super) fn wrong(words: &str) -> &'static str {
         let all = [CLOSED, ENDED, WRONG];
-        let why = all.into_iter().find(|why| why.as_bytes() == words);
-        Self::Wrong(why.unwrap_or(WRONG))
+        all.into_iter().find(|why| *why == words).unwrap_or(WRONG)
     }
 }
 

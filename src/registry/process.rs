@@ -7,9 +7,7 @@
 //! own [`Doors`], so that no look waits for a write, a hash or an fsync. It must never talk to a
 //! peer, and has no key.
 
-use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -20,12 +18,10 @@ use super::decision::AdmissionPass;
 use super::doors::{Doors, RegistrationOutcome};
 use crate::config::paths::Paths;
 use crate::fault::Fault;
-use crate::ipc::fields::{Reader, Writer};
+use crate::ipc::fields;
 use crate::ipc::{Channel, Incoming};
 use crate::sys::process::CHANNEL;
 use crate::sys::{memory, process, sandbox, signals, socket};
-
-const BEGIN: u8 = 100;
 
 /// The ticket of faults that the daemon starts with; no question has it.
 pub const WITHOUT: u64 = u64::MAX;
@@ -36,19 +32,7 @@ const HEARING: Duration = Duration::from_secs(60);
 /// Builds the monitor's first message: the path of the settings file, from which the doors' paths
 /// follow, and whether the daemon is starting, so that existing files must be sound.
 pub fn begin(settings: &Path, starts: bool) -> Vec<u8> {
-    Writer::new(BEGIN)
-        .bytes(settings.as_os_str().as_bytes())
-        .number(starts.into())
-        .done()
-}
-
-fn parse_begin(message: &[u8]) -> Option<(PathBuf, bool)> {
-    let (BEGIN, mut r) = Reader::new(message)? else {
-        return None;
-    };
-    let settings = PathBuf::from(OsStr::from_bytes(r.bytes()?));
-    let starts = r.number::<u8>()? == 1;
-    r.done((settings, starts))
+    fields::encode(&(settings, starts))
 }
 
 /// Runs the registry worker until the monitor ends or the inner door is moved.
@@ -72,7 +56,8 @@ fn serve() -> Result<(), Fault> {
     let Some(message) = next(&mut channel, &mut vec![0; MESSAGE])? else {
         return Ok(());
     };
-    let (settings, starts) = parse_begin(&message).ok_or_else(|| Fault::new("no beginning"))?;
+    let begin: Option<(PathBuf, bool)> = fields::decode(&message);
+    let (settings, starts) = begin.ok_or_else(|| Fault::new("no beginning"))?;
     let paths = Paths::of_file(&settings);
     let opened = if starts {
         Doors::start(&paths)

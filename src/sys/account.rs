@@ -171,62 +171,14 @@ pub fn is_local_only(nsswitch: &[u8]) -> bool {
         .all(|word| LOCAL.contains(&word) || word.starts_with('[') || word.ends_with(']'))
 }
 
-impl Account {
-    /// Encodes the account, for the pipe.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        use std::os::unix::ffi::OsStrExt;
-        let groups: Vec<String> = self.groups.iter().map(IdNumber::to_string).collect();
-        let head = format!(
-            "{}\0{}\0{}\0{}\0",
-            self.name,
-            self.uid,
-            self.gid,
-            groups.join(",")
-        );
-        let paths = [
-            self.home.as_os_str().as_bytes(),
-            self.shell.as_os_str().as_bytes(),
-        ];
-        [head.as_bytes(), &paths.join(&0)].concat()
-    }
-
-    /// Decodes what [`Self::to_bytes`] wrote.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        use std::os::unix::ffi::OsStrExt;
-        let parts: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();
-        let [name, uid, gid, groups, home, shell] = parts.as_slice() else {
-            return None;
-        };
-        let number = |b: &[u8]| std::str::from_utf8(b).ok()?.parse::<IdNumber>().ok();
-        let path = |b: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(b));
-        let groups = match groups.is_empty() {
-            true => Vec::new(),
-            false => {
-                let each = groups.split(|b| *b == b',').map(number);
-                each.collect::<Option<_>>()?
-            }
-        };
-        Some(Self {
-            name: std::str::from_utf8(name).ok()?.to_owned(),
-            uid: number(uid)?,
-            gid: number(gid)?,
-            groups,
-            home: path(home),
-            shell: path(shell),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_account_survives_the_pipe() {
+    fn an_account_is_looked_up() {
         let root = look_up("root").unwrap().unwrap();
         assert_eq!(root.uid, 0);
-        assert_eq!(Account::from_bytes(&root.to_bytes()), Some(root));
-        assert_eq!(Account::from_bytes(b"x\0y"), None);
         assert_eq!(look_up("no-such-user-here"), Ok(None));
     }
 

@@ -59,12 +59,6 @@ impl PartialEq<u32> for IdNumber {
     }
 }
 
-impl From<IdNumber> for u64 {
-    fn from(number: IdNumber) -> Self {
-        number.0.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
