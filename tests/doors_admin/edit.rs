@@ -12,8 +12,8 @@ use cosserver::registry::{Inner, List, Outer};
 
 use super::host::{Host, text};
 use super::{A, B, id};
-use crate::daemon::session::Patient;
 use crate::daemon::COSADM;
+use crate::daemon::session::Patient;
 
 /// Returns `cosadm edit FILE` with a script as the editor, whose `$1` is the copy.
 fn command(s: &Host, file: &str, script: &str) -> Command {
