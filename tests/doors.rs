@@ -906,6 +906,11 @@ fn hanging_registry_worker_times_out_and_denies() {
 fn registry_file_damaged_at_run_time_denies_and_is_named_in_the_log() {
     let (d, m) = start();
     d.says(0, &["true"]);
+    // The record of the first proof is written: it would replace the damaged file.
+    let host = Id::of(&Caller::of(&d).machine.public);
+    until("the host is on the list", || {
+        m.inner.machine(&host).unwrap().is_some()
+    });
     drop(m);
     let path = d.server().join("state/idfile");
     let good = fs::read(&path).unwrap();
