@@ -36,6 +36,10 @@ class Host:
         self.programs, self.server, self.client = programs, f"{folder}/{name}-S", f"{folder}/{name}-A"
         me = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         self.cosadm("init")
+        # The user's .bashrc is not what is measured.
+        settings = slurp(f"{self.server}/cosserver.toml").replace("[exec]\n", "[exec]\nssh-client = false\n", 1)
+        with open(f"{self.server}/cosserver.toml", "w") as f:
+            f.write(settings)
         card = self.cosadm("host", "invite", "hosta", "--addr", "127.0.0.1", "--run-as", me)
         with open(f"{folder}/{name}.card", "w") as f:
             f.write(card)
