@@ -171,7 +171,7 @@ impl Report<'_> {
             let words = if name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1) {
                 "left over from an interrupted write; it can be removed"
             } else if name.starts_with("edit-") {
-                "left over from an interrupted cosadm edit; it can be removed"
+                "a copy that cosadm edit has kept; it can be removed if no editor has it open"
             } else {
                 continue;
             };

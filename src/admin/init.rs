@@ -133,7 +133,15 @@ fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
     }
     Doors::are_made(paths)?;
     // With `init`, the administrator accepts the registry as it is, even an older copy.
-    Noted::now(paths).write(paths)
+    let now = Noted::now(paths);
+    for (file, _) in Noted::read(paths)?
+        .unwrap_or_default()
+        .is_newer_than(&now, paths)
+    {
+        let what = "an older copy, accepted as it is";
+        let _ = writeln!(report, "{:<6} {:<40} {what}", "older", file.display());
+    }
+    now.write(paths)
 }
 
 fn next(paths: &Paths) -> String {

@@ -170,30 +170,29 @@ impl Doors {
         (is_own && !inner.exists()).then(|| told(&inner, INNER_GONE))?
     }
 
-    /// Returns the faults of the doors before the daemon starts. Files that were never created are
-    /// not faults.
-    pub fn check(paths: &Paths) -> Vec<Fault> {
+    /// Returns the wrong lines of the doors before the daemon starts. Files that were never created
+    /// are no faults.
+    ///
+    /// # Errors
+    /// With the doors as they are, the daemon would deny all machines, or would not start.
+    pub fn check(paths: &Paths) -> Result<Vec<Fault>, Fault> {
         if let Some(lost) = Self::lost(paths) {
-            return vec![lost];
+            return Err(lost);
         }
         let path = Outer::path(paths);
         if !path.exists() {
             let inner = Inner::path(paths, None);
             let inner = inner.exists().then(|| Inner::open(&inner));
-            let wrong = inner.map_or(Ok(Vec::new()), |i| i?.wrong_lines());
-            return wrong.unwrap_or_else(|why| vec![why]);
+            return inner.map_or(Ok(Vec::new()), |i| i?.wrong_lines());
         }
-        let both = || {
-            let outer = Outer::open(paths)?;
-            let mut wrong = outer.wrong_lines()?;
-            let folder = outer.folder()?;
-            let path = Inner::path(paths, folder.as_deref());
-            if folder.is_some() || path.exists() {
-                wrong.extend(Inner::open(&path)?.wrong_lines()?);
-            }
-            Ok(wrong)
-        };
-        both().unwrap_or_else(|why| vec![why])
+        let outer = Outer::open(paths)?;
+        let mut wrong = outer.wrong_lines()?;
+        let folder = outer.folder()?;
+        let path = Inner::path(paths, folder.as_deref());
+        if folder.is_some() || path.exists() {
+            wrong.extend(Inner::open(&path)?.wrong_lines()?);
+        }
+        Ok(wrong)
     }
 
     /// Returns the folder of the inner door; `None` means the state folder.

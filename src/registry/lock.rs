@@ -87,9 +87,12 @@ impl Lock {
                     }
                     return Ok(Self { _file: file, _own });
                 }
-                if !taken && locks::holder(&file, EDITOR).map_err(failed)? != Holder::NoOther {
-                    let words = "cosadm edit holds it; nothing was changed: end that editor first";
-                    return Err(Fault::of(of, words));
+                if !taken {
+                    match locks::holder(&file, EDITOR).map_err(failed)? {
+                        Holder::NoOther => {}
+                        Holder::Other(pid) => return Err(edited(of, &format!(" (process {pid})"))),
+                        Holder::Elsewhere => return Err(edited(of, " on another host")),
+                    }
                 }
             }
             if Instant::now() >= until {
@@ -103,6 +106,12 @@ impl Lock {
             pause = (pause * 2).min(PAUSE.1);
         }
     }
+}
+
+/// Returns the fault of a file that a person edits.
+fn edited(path: &Path, who: &str) -> Fault {
+    let words = format!("cosadm edit{who} holds it; nothing was changed: end that editor first");
+    Fault::of(path, words)
 }
 
 fn open(path: &Path) -> std::io::Result<File> {

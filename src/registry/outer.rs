@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::edit::Edit;
 use super::file::Table;
 use super::id::{Id, Name, Occurred};
-use super::text::{Document, Format, Kind, Row, Settings};
+use super::text::{Document, FOLDER, Format, Kind, Row, Settings};
 use crate::config::paths::Paths;
 use crate::config::secure::Created;
 use crate::fault::Fault;
@@ -19,8 +19,10 @@ use crate::fault::Fault;
 pub(super) const FORMAT: Format = Format {
     what: "the outer door",
     name: "sestab",
-    // A folder that is none denies.
-    settings: &[("level", |v| level_of(v).is_some()), ("folder", |_| true)],
+    settings: &[
+        ("level", |v| level_of(v).is_some()),
+        (FOLDER, |v| v.starts_with(b"/")),
+    ],
     kinds: &[Kind::Include, Kind::Exclude],
     denial: Kind::Exclude,
     has_passwords: false,
@@ -206,7 +208,7 @@ impl Outer {
     /// # Errors
     /// The file cannot be read.
     pub fn folder(&self) -> Result<Option<PathBuf>, Fault> {
-        Ok(folder(&self.0.settings()?))
+        folder(&self.0.settings()?).map_err(|why| Fault::of(self.0.path(), why))
     }
 
     /// Sets the folder of the inner door.
@@ -215,7 +217,7 @@ impl Outer {
     /// The file cannot be written.
     pub fn set_folder(&mut self, folder: Option<&Path>) -> Result<(), Fault> {
         let folder = folder.map(|folder| folder.as_os_str().as_bytes());
-        self.change(|all| all.set("folder", folder))
+        self.change(|all| all.set(FOLDER, folder))
     }
 
     fn change<T>(
@@ -235,11 +237,12 @@ impl Outer {
     pub fn look(&mut self, id: &Id) -> Result<Looked, Fault> {
         let (head, rows) = self.0.look(id)?;
         let is_on = |kind| rows.iter().any(|row| row.kind == kind);
+        let (level, folder) = (level(&head.settings), folder(&head.settings));
         Ok(Looked {
             excluded: is_on(Kind::Exclude),
             included: is_on(Kind::Include),
-            level: level(&head.settings),
-            folder: folder(&head.settings),
+            level,
+            folder: folder.map_err(|why| Fault::of(self.0.path(), why))?,
         })
     }
 
@@ -294,7 +297,9 @@ impl Outer {
             all.put(&Row {
                 id: *id,
                 kind: list.kind(),
-                at: there.as_ref().map_or_else(Occurred::now, |row| row.at),
+                at: (there.as_ref().map(|row| row.at))
+                    .filter(|at| at.0 > 0)
+                    .unwrap_or_else(Occurred::now),
                 name,
             });
             Ok(there.is_none())
@@ -373,7 +378,12 @@ fn set_level(all: &mut Document, level: Level) -> Result<(), Fault> {
     all.set("level", Some(level.number().to_string().as_bytes()))
 }
 
-fn folder(settings: &Settings) -> Option<PathBuf> {
-    let path = settings.get("folder")?;
-    Some(PathBuf::from(OsStr::from_bytes(path)))
+/// Returns the folder of the inner door. Processes have different working folders, so a relative
+/// path is an error.
+fn folder(settings: &Settings) -> Result<Option<PathBuf>, &'static str> {
+    let path = settings.get(FOLDER).map(|path| OsStr::from_bytes(path));
+    match path.map(PathBuf::from) {
+        Some(path) if !path.is_absolute() => Err("its folder is not an absolute path"),
+        path => Ok(path),
+    }
 }

@@ -181,7 +181,7 @@ fn a_wrong_line_costs_one_machine() {
         let wrong = outer.wrong_lines().unwrap();
         assert_eq!(wrong.len(), 5, "{wrong:?}");
         assert!(wrong[0].to_string().contains("sestab:"), "{wrong:?}");
-        assert_eq!(Doors::check(&scratch.paths()).len(), 5);
+        assert_eq!(Doors::check(&scratch.paths()).unwrap().len(), 5);
         let (_, without) = Doors::start(&scratch.paths()).unwrap();
         assert_eq!(without.len(), 5, "{without:?}");
         outer.put(List::Exclude, &id(9), "").unwrap();
@@ -272,6 +272,40 @@ fn a_misspelled_deletion_denies_and_stays() {
         assert!(!doors.introduce(id, &name("hosta"), true).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(&format!("{id}{line}\n")), "{text}");
+    }
+}
+
+/// Processes have different working folders: one would read another registry than the next.
+#[test]
+fn a_relative_folder_of_the_inner_door_denies() {
+    let (scratch, mut doors, mut outer, _) = host();
+    let path = Outer::path(&scratch.paths());
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "folder shared\n").unwrap();
+    let told = doors.look(id(1)).unwrap_err().to_string();
+    assert!(told.contains("not an absolute path"), "{told}");
+    assert_eq!(outer.wrong_lines().unwrap().len(), 1);
+    assert!(Doors::check(&scratch.paths()).is_err());
+    outer.set_folder(None).unwrap();
+    assert!(doors.look(id(1)).is_ok());
+}
+
+/// An indented line is a line.
+#[test]
+fn blanks_before_a_line_are_ignored() {
+    let (scratch, mut doors, mut outer, _) = host();
+    let path = Outer::path(&scratch.paths());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = format!(
+        "  {} exclude 2026-11-30T19:00:00Z pc\n\t# a comment\n",
+        id(1)
+    );
+    std::fs::write(&path, text + " level 1\n" + &line).unwrap();
+    for _ in 0..2 {
+        let status = doors.look(id(1)).unwrap();
+        assert_eq!((status.excluded, status.level), (true, Level::Open));
+        assert!(outer.wrong_lines().unwrap().is_empty());
+        outer.put(List::Include, &id(2), "").unwrap();
     }
 }
 

@@ -18,6 +18,9 @@ const VERSION: u32 = 1;
 /// Longest line, bytes. The longest that is written is a welcome message or a folder.
 pub(super) const LINE: usize = 8_192;
 
+/// The setting that names the folder of the inner door.
+pub(super) const FOLDER: &str = "folder";
+
 /// The first word of a line with a password.
 const PASSWORD: &str = "password";
 
@@ -143,8 +146,9 @@ pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Returns the ID with which a machine's line begins.
+/// Returns the ID with which a machine's line begins; blanks before it are ignored.
 fn id_of(line: &[u8]) -> Option<Id> {
+    let line = line.trim_ascii_start();
     let (digits, rest) = line.split_at_checked(32)?;
     if rest.first().is_some_and(|b| !b.is_ascii_whitespace()) {
         return None;
@@ -169,6 +173,7 @@ pub(super) fn place(line: &[u8]) -> Option<Place> {
         return Some(Place::Machine(id));
     }
     let is_password = line
+        .trim_ascii_start()
         .strip_prefix(PASSWORD.as_bytes())
         .is_some_and(|rest| rest.first() == Some(&b' '));
     if is_password {
@@ -179,7 +184,7 @@ pub(super) fn place(line: &[u8]) -> Option<Place> {
 
 /// Returns whether a line is a comment or blank.
 fn is_nothing(line: &[u8]) -> bool {
-    line.first() == Some(&b'#') || line.trim_ascii().is_empty()
+    matches!(line.trim_ascii_start().first(), None | Some(b'#'))
 }
 
 /// What a line says.
@@ -214,9 +219,14 @@ impl Line<'_> {
 }
 
 impl Format {
+    fn is_right(&self, name: &str, value: &[u8]) -> bool {
+        let mut known = self.settings.iter();
+        known.any(|(other, is_right)| *other == name && is_right(value))
+    }
+
     /// Parses a line without its end, which may be that of another system.
     pub(super) fn line<'a>(&self, line: &'a [u8]) -> Line<'a> {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
         if is_nothing(line) {
             return Line::Nothing;
         }
@@ -250,7 +260,10 @@ impl Format {
             _ => {
                 let mut known = self.settings.iter();
                 match known.find(|(name, _)| name.as_bytes() == word) {
-                    Some((name, is_right)) if is_right(value) => Line::Setting(name, value),
+                    // Without the folder that is named, another registry would be read.
+                    Some((name, is_right)) if is_right(value) || *name == FOLDER => {
+                        Line::Setting(name, value)
+                    }
                     Some(_) => Line::Wrong("the setting has no such value", None),
                     None => Line::Wrong("it is no setting, password or machine", None),
                 }
@@ -299,10 +312,11 @@ impl Format {
 
     /// Checks the first line.
     pub(super) fn check_first(&self, line: &[u8]) -> Result<(), String> {
-        let foreign = || {
-            let what = self.what;
-            format!("it is not {what}; if it was put here by mistake, move it away")
-        };
+        let what = self.what;
+        if line.trim_ascii().is_empty() {
+            return Err(format!("{what} is empty; put a copy back"));
+        }
+        let foreign = || format!("it is not {what}; if it was put here by mistake, move it away");
         let text = std::str::from_utf8(line).map_err(|_| foreign())?;
         let version = text.strip_prefix("cosserver ").ok_or_else(foreign)?;
         let version = version.strip_prefix(self.name).ok_or_else(foreign)?;
@@ -440,6 +454,10 @@ impl Document {
         }
         if let Line::Setting(name, value) = parsed {
             if !self.settings.contains_key(name) {
+                if !self.format.is_right(name, value) {
+                    self.wrong
+                        .push((number, "its folder is not an absolute path"));
+                }
                 self.settings.insert(name, value.to_owned());
                 self.comments.insert(name, std::mem::take(before));
                 return;

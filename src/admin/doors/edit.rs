@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::super::call::Call;
 use super::super::out::{Failure, Out};
-use super::{BUT_HOSTS, PATIENCE, in_time, inner, inner_in, outer, sestab};
+use super::{BUT_HOSTS, PATIENCE, door, in_time, inner, inner_in, outer, sestab};
 use crate::config::paths::Paths;
 use crate::config::secure::{self, Created, Kind};
 use crate::config::words::quoted;
@@ -94,7 +94,11 @@ pub(in crate::admin) fn edit(call: &Call, out: &Out) -> Result<(), Failure> {
         Err(Failed::Unchanged(fault)) => Err(fault.into()),
         Err(Failed::Kept(fault)) => {
             copy.is_kept = true;
-            let remedy = format!("your copy is kept: {}", copy.file().display());
+            let file = copy.file();
+            if !file.exists() {
+                return Err(fault.into());
+            }
+            let remedy = format!("your copy is kept: {}", file.display());
             Err(fault.with_remedy(remedy).into())
         }
     }
@@ -165,6 +169,11 @@ fn install(
     out.tell(format!(
         "{file} is changed, and applies to the next connection"
     ));
+    if which == Which::Sestab {
+        let paths = paths.clone();
+        let now = in_time(PATIENCE, move || Ok(door::now(&paths)));
+        out.tell(now.unwrap_or_else(|fault| fault.to_string()));
+    }
     for fault in left.iter().take(SHOWN) {
         out.tell(format!("warning: {fault}"));
     }

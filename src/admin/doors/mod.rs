@@ -282,6 +282,10 @@ fn minute(at: Occurred) -> String {
 
 /// Formats the day of a time, in UTC.
 fn day(at: Occurred) -> String {
+    // Its line is wrong, and has no time.
+    if at.0 == 0 {
+        return "-".repeat(10);
+    }
     let text = at.to_string();
     text.get(..10).unwrap_or(&text).to_owned()
 }

@@ -24,7 +24,7 @@ use super::options::{self, Asked, Task};
 use super::registry_client::RegistryClient;
 use super::sessions::Sessions;
 use super::startup_error::{
-    print_error, print_startup_fault, stderr_is_the_peers, warn_of_log, warn_of_user,
+    print_error, print_startup_fault, stderr_is_the_peers, warn_of_line, warn_of_log, warn_of_user,
 };
 use super::{Monitor, Which, event_source, inetd, room, run_folder};
 use crate::config::keys;
@@ -169,7 +169,11 @@ fn test(asked: &Asked) -> u8 {
         Err(e) => faults.push(e),
     }
     faults.extend(keys::load_host_key(&paths).err());
-    faults.extend(Doors::check(&paths));
+    match Doors::check(&paths) {
+        // The daemon starts, and each costs one machine.
+        Ok(wrong) => wrong.iter().for_each(warn_of_line),
+        Err(fault) => faults.push(fault),
+    }
     match crate::config::hostinfo::HostTable::load(&paths) {
         Ok(table) => faults.extend(table.faults().iter().cloned()),
         Err(e) => faults.push(e),

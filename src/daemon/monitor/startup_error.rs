@@ -48,6 +48,11 @@ pub(super) fn warn_of_user(settings: &Settings) {
     }
 }
 
+/// Warns of a wrong line in a file of the registry.
+pub(super) fn warn_of_line(fault: &Fault) {
+    print_error(&format_args!("warning: {fault}"));
+}
+
 /// Warns that the log goes nowhere. That is no fault either: syslog may be started later, and has
 /// the log from then on. Not under inetd, where it would be repeated at each connection.
 pub(super) fn warn_of_log(asked: &Asked) {

@@ -141,7 +141,7 @@ fn invalid_inner_door_is_not_changed() {
         assert!(told.contains(words) && told.contains("idfile"), "{told}");
         assert_eq!(std::fs::read(&path).unwrap(), content);
     };
-    refused(b"", "it is not the inner door");
+    refused(b"", "the inner door is empty; put a copy back");
     refused(&[b'x'; 9_192], "it is not the inner door");
     refused(&[0; 9_192], "it is not the inner door");
     refused(b"cosserver sestab 1\n", "it is not the inner door");
