@@ -295,7 +295,7 @@ fn other_changes_fail_at_once_while_the_editor_runs() {
     assert!(begun.elapsed() < Duration::from_secs(4));
     let told = fs::read_to_string(s.dir.join("lost")).unwrap();
     assert!(
-        told.contains("cosadm edit holds it; nothing was changed"),
+        told.contains("cosadm edit (process ") && told.contains(") holds it; nothing was changed"),
         "{told}"
     );
     assert!(
