@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::id::{Id, Occurred};
@@ -86,8 +87,10 @@ impl Seen {
         let Some(file) = self.open(true)? else {
             return Ok(());
         };
-        let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            return Ok(());
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(()),
+            Err((_, e)) => return Err(e.into()),
         };
         let which = |about: std::fs::Metadata| (about.dev(), about.ino());
         if file.metadata().map(which)? != self.0.symlink_metadata().map(which)? {

@@ -85,6 +85,12 @@ pub(in crate::admin) fn edit(call: &Call, out: &Out) -> Result<(), Failure> {
         }
         Err(failed) => Err(failed),
     };
+    if !matches!(done, Err(Failed::Kept(_))) {
+        if let Err(fault) = copy.remove() {
+            // It has hashed passwords.
+            out.tell(fault);
+        }
+    }
     match done {
         Ok(()) => Ok(()),
         Err(Failed::Discarded) => {
@@ -275,6 +281,15 @@ impl WorkingCopy {
         &self.file
     }
 
+    /// Removes the copy and its folder, unless it is kept or removed already.
+    fn remove(&mut self) -> Result<(), Fault> {
+        if std::mem::replace(&mut self.is_kept, true) {
+            return Ok(());
+        }
+        let removed = fs::remove_dir_all(&self.folder);
+        removed.map_err(|e| Fault::of(&self.folder, format!("not removed: {e}")))
+    }
+
     /// Reads the copy. Others cannot reach it, whatever mode the editor has given it.
     fn read(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
         secure::read(&self.file, Kind::Policy, LARGEST)
@@ -283,8 +298,7 @@ impl WorkingCopy {
 
 impl Drop for WorkingCopy {
     fn drop(&mut self) {
-        if !self.is_kept {
-            let _ = fs::remove_dir_all(&self.folder);
-        }
+        // Where that can be reported, it has been done.
+        drop(self.remove());
     }
 }
