@@ -626,7 +626,7 @@ fn the_inner_door_is_moved() {
     // A directory that others can write is rejected, and nothing changes.
     let open = s.folder("open", 0o777);
     let told = s.bad(1, &["settings", "set", "folder", open.to_str().unwrap()]);
-    assert!(told.contains("can be written by everybody"), "{told}");
+    assert!(told.contains("can be written by all users"), "{told}");
     assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
     assert!(fs::read_dir(&open).unwrap().next().is_none());
     // With or without the sticky bit.

@@ -330,12 +330,12 @@ fn judge_file(about: &Metadata, me: u32, kind: Kind) -> Result<(), Unsafe> {
 }
 
 fn writable(mode: u32) -> String {
-    let whom = if mode & OTHERS_WRITE != 0 {
-        "everybody"
+    let who = if mode & OTHERS_WRITE != 0 {
+        "all users"
     } else {
         "its group"
     };
-    format!("can be written by {whom} (mode {mode:04o}); chmod go-w makes it safe")
+    format!("can be written by {who} (mode {mode:04o}); chmod go-w makes it safe")
 }
 
 #[cfg(test)]

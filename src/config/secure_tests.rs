@@ -78,7 +78,7 @@ fn folders_above() {
     chmod(&above, 0o777);
     let told = refused(&file, Kind::Policy);
     assert!(
-        told.contains("a can be written by everybody (mode 0777)"),
+        told.contains("a can be written by all users (mode 0777)"),
         "{told}"
     );
     assert!(create_new(&scratch.path().join("a/b/new"), b"x", 0o600).is_err());
@@ -123,7 +123,7 @@ fn symbolic_links() {
 
     // The folders of the target are checked, not only those of the link.
     chmod(&scratch.path().join("real"), 0o777);
-    assert!(refused(&link, Kind::Policy).contains("real can be written by everybody"));
+    assert!(refused(&link, Kind::Policy).contains("real can be written by all users"));
     assert!(read(&folder.join("f"), Kind::Policy, 5).is_err());
 
     let round = scratch.path().join("round");

@@ -313,7 +313,7 @@ fn files() {
         Settings::load(&file)
             .unwrap_err()
             .to_string()
-            .contains("can be written by everybody")
+            .contains("can be written by all users")
     );
     scratch.file("cosserver.toml", "#".repeat(FILE_MAX + 1), 0o644);
     assert!(Settings::load(&file).is_err());

@@ -419,7 +419,7 @@ fn fits(text: &Text) -> bool {
     text.words.len() <= limits::PROMPT
 }
 
-// The types of other modules that messages contain. None is a proof of the typestate: whoever can
+// The types of other modules that messages contain. None is a proof of the typestate: code that can
 // decode a type can make a value of it.
 fields!(enum Suite { 1 AesGcm, 2 ChaChaPoly });
 fields!(struct Keys { suite, to_server, to_client });

@@ -28,7 +28,7 @@ pub enum RegistrationOutcome {
 
 /// The content of the file that records that the doors were created.
 const MADE: &[u8] =
-    b"The doors of this host were made. Without this file, lost ones would be made anew.\n";
+    b"The doors of this host were made. Without this file, lost ones would be created again, empty.\n";
 
 const GONE: &str = "the outer door is gone, and with it the exclude list";
 const INNER_GONE: &str =

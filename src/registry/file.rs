@@ -399,7 +399,7 @@ impl Table {
             );
             return Err(Fault::of(&self.path, words).with_remedy("put a copy back"));
         }
-        // Somebody has appended to it within the second, where times have no fractions.
+        // Another program has appended to it within the second, where times have no fractions.
         if rest > size {
             return Ok(None);
         }

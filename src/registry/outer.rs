@@ -335,7 +335,7 @@ impl Outer {
     pub fn close(&mut self, machines: Vec<(Id, Name)>) -> Result<u64, Fault> {
         if machines.is_empty() {
             return Err(Fault::new(
-                "there is no authorized machine: closing the outer door now would lock everybody out",
+                "there is no authorized machine: closing the outer door now would deny every machine",
             ));
         }
         let count = u64::try_from(machines.len()).unwrap_or(u64::MAX);

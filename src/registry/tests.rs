@@ -501,7 +501,7 @@ fn closing_the_outer_door_includes_authorized_machines() {
     };
     let refused = close(&inner, &mut outer).unwrap_err();
     assert!(
-        refused.to_string().contains("lock everybody out"),
+        refused.to_string().contains("deny every machine"),
         "{refused}"
     );
     assert_eq!(outer.level().unwrap(), Level::Open);

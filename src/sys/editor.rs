@@ -1,7 +1,7 @@
 //! Runs the administrator's editor on a file.
 //!
 //! Runs in `cosadm edit`. Waits until the editor ends, without a limit: a person uses it. The keys
-//! that interrupt a program are the editor's meanwhile, and do not end `cosadm`.
+//! that interrupt a program are the editor's in this time, and do not end `cosadm`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

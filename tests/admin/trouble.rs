@@ -146,10 +146,10 @@ const HARMS: &[Harm] = &[
     ("host.key: it is a secret and others can read it", |p| {
         chmod(&p.host_key(), 0o644)
     }),
-    ("cosserver.toml: it can be written by everybody", |p| {
+    ("cosserver.toml: it can be written by all users", |p| {
         chmod(&p.settings(), 0o666)
     }),
-    ("S: it can be written by everybody", |p| {
+    ("S: it can be written by all users", |p| {
         chmod(&p.dir, 0o777)
     }),
     ("cookies: others can access it", |p| {
@@ -243,7 +243,7 @@ fn insecure_files_are_not_changed_either() {
         &["host", "list"],
     ] {
         assert!(
-            s.bad(1, arguments).contains("can be written by everybody"),
+            s.bad(1, arguments).contains("can be written by all users"),
             "{arguments:?}"
         );
     }

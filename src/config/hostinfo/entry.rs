@@ -218,7 +218,7 @@ pub const OPTIONS: &[OptionName] = &[
     OptionName {
         name: "users",
         value: "USER,THERE:HERE,…",
-        meaning: "which of its users may be whom here; without it, each himself and never root; -: nobody",
+        meaning: "which of its users get which account here; without it, each the one of the same name and never root; -: none",
         repeats: false,
         set: |e, v| {
             e.users = Users::parse(v)?;
