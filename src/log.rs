@@ -99,6 +99,46 @@ impl RateLimit {
     }
 }
 
+/// Logs one event: `log!(log, Info, "killed", session = id, uid)`. A key alone is the name of its
+/// value. The values are computed only if the level is on.
+macro_rules! log {
+    (@ $key:ident) => {
+        $key
+    };
+    (@ $key:ident = $value:expr) => {
+        $value
+    };
+    ($log:expr, $level:ident, $event:literal $(, $key:ident $(= $value:expr)?)* $(,)?) => {
+        if $log.is_on($crate::log::Level::$level) {
+            $log.say(
+                $crate::log::Level::$level,
+                $event,
+                &[$((stringify!($key), &$crate::log::log!(@ $key $(= $value)?))),*],
+            );
+        }
+    };
+}
+
+/// Like `log!`, for an event that unauthenticated peers can cause as often as they like.
+macro_rules! log_ratelimited {
+    ($log:expr, $level:ident, $event:literal $($pairs:tt)*) => {
+        if $log.may_log($crate::log::Level::$level, $event) {
+            $crate::log::log!($log, $level, $event $($pairs)*);
+        }
+    };
+}
+
+/// Like `log!`, for an event that the user with this uid can cause as often as they like.
+macro_rules! log_by_user {
+    ($log:expr, $uid:expr, $level:ident, $event:literal $($pairs:tt)*) => {
+        if $log.may_log_by_user($uid, $crate::log::Level::$level, $event) {
+            $crate::log::log!($log, $level, $event $($pairs)*);
+        }
+    };
+}
+
+pub(crate) use {log, log_by_user, log_ratelimited};
+
 impl Log {
     /// Returns a log to stderr.
     pub fn stderr(most: Level) -> Self {
@@ -125,9 +165,14 @@ impl Log {
         }
     }
 
-    /// Logs one event.
+    /// Whether lines of this level are written.
+    pub fn is_on(&self, level: Level) -> bool {
+        level <= self.most
+    }
+
+    /// Logs one event. `log!` does so where the level and the keys are always the same.
     pub fn say(&mut self, level: Level, event: &str, pairs: &[(&str, &dyn Display)]) {
-        if level > self.most {
+        if !self.is_on(level) {
             return;
         }
         let mut line = String::from(event);
@@ -137,22 +182,17 @@ impl Log {
         self.write(level, &line);
     }
 
-    /// Logs an event that unauthenticated peers can cause as often as they like: at most `NOISE`
-    /// such lines a second, the rest is counted.
-    pub fn log_ratelimited(
-        &mut self,
-        level: Level,
-        event: &'static str,
-        pairs: &[(&str, &dyn Display)],
-    ) {
-        if level > self.most {
-            return;
+    /// Whether to write a line that unauthenticated peers can cause as often as they like: at most
+    /// `NOISE` such lines a second, the rest is counted.
+    pub fn may_log(&mut self, level: Level, event: &'static str) -> bool {
+        if !self.is_on(level) {
+            return false;
         }
         let Some(earlier) = self.rate_limit.may(event, NOISE) else {
-            return;
+            return false;
         };
         self.say_suppressed(&earlier, None);
-        self.say(level, event, pairs);
+        true
     }
 
     /// Reports suppressed lines.
@@ -188,17 +228,11 @@ impl Log {
         }
     }
 
-    /// Logs an event that a local user can cause as often as they like: at most `OF_ONE` lines a
-    /// second about each user, the rest is counted.
-    pub fn log_limited_by_user(
-        &mut self,
-        uid: u32,
-        level: Level,
-        event: &'static str,
-        pairs: &[(&str, &dyn Display)],
-    ) {
-        if level > self.most {
-            return;
+    /// Whether to write a line that a local user can cause as often as they like: at most `OF_ONE`
+    /// lines a second about each user, the rest is counted.
+    pub fn may_log_by_user(&mut self, uid: u32, level: Level, event: &'static str) -> bool {
+        if !self.is_on(level) {
+            return false;
         }
         if self.users.len() >= USERS {
             self.users.retain(|_, n| !n.is_past() || n.due().is_some());
@@ -208,15 +242,15 @@ impl Log {
         let whose = if known { uid } else { u32::MAX };
         let rate_limit = self.users.entry(whose).or_insert_with(RateLimit::new);
         let Some(earlier) = rate_limit.may(event, OF_ONE) else {
-            return;
+            return false;
         };
         self.say_suppressed(&earlier, Some(whose));
-        self.say(level, event, pairs);
+        true
     }
 
     /// Writes a line as it is, for messages before the daemon runs.
     pub fn line(&mut self, level: Level, words: impl Display) {
-        if level <= self.most {
+        if self.is_on(level) {
             self.write(level, &words.to_string());
         }
     }

@@ -596,25 +596,24 @@ fn stable_names(source: &str, of: &str) -> Set {
     names
 }
 
-/// Returns the event of each call of `say`, `log_ratelimited` and `log_limited_by_user` in a
-/// source.
+/// Returns the event of each `log!`, `log_ratelimited!`, `log_by_user!` and `say` with a level in a
+/// source, without those for `-d`.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
-    for call in ["say(", "log_ratelimited(", "log_limited_by_user(uid,"] {
-        for (at, _) in code.match_indices(call) {
-            let rest = code[at + call.len()..].trim_start();
-            if !rest.starts_with("Level::") {
-                continue;
-            }
-            let Some((_, rest)) = rest.split_once(',') else {
+    for call in ["log!(", "log_ratelimited!(", "log_by_user!(", ".say("] {
+        for part in code.split(call).skip(1) {
+            let Some((before, rest)) = part.split_once('"') else {
                 continue;
             };
-            if let Some(event) = rest
-                .trim_start()
-                .strip_prefix('"')
-                .and_then(|r| r.split('"').next())
-            {
-                found.insert(event.to_owned());
+            let words: Vec<&str> = before.trim().split(',').map(str::trim).collect();
+            // The level is the first argument of `say`, and the last before the event.
+            let is_call = match words.as_slice() {
+                [level, ""] => level.starts_with("Level::") || *level == "level",
+                [_, level, ""] | [_, _, level, ""] => !level.contains(['(', '$']),
+                _ => false,
+            };
+            if is_call && !before.contains("Debug,") {
+                found.extend(rest.split('"').next().map(str::to_owned));
             }
         }
     }

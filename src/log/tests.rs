@@ -86,7 +86,7 @@ fn one_line_is_one_datagram_with_its_priority_and_our_number() {
         format!("<86>{us}: listening on 127.0.0.1:9002")
     );
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
-    log.say(Level::Debug, "denied", &[]);
+    log!(log, Debug, "denied");
     daemon.has_received_all();
 }
 
@@ -96,11 +96,11 @@ fn restarted_syslog_daemon_loses_no_line() {
     let daemon = Daemon::start(scratch.path().join("log"));
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
     for n in 0..3 {
-        log.say(Level::Info, "end", &[("session", &n)]);
+        log!(log, Info, "end", session = n);
         assert!(daemon.receive().ends_with(&format!(": end session={n}")));
     }
     let daemon = Daemon::start(daemon.stop());
-    log.say(Level::Info, "stopped", &[]);
+    log!(log, Info, "stopped");
     assert!(daemon.receive().ends_with(": stopped"));
     daemon.has_received_all();
 }
@@ -186,7 +186,7 @@ fn log_lines_of_one_user_are_rate_limited_without_affecting_others() {
     };
     let ahead = Instant::now() + PATIENCE;
     let say = |log: &mut Log, uid| {
-        log.log_limited_by_user(uid, Level::Info, "signed", &[("uid", &uid)]);
+        log_by_user!(log, uid, Info, "signed", uid);
         begin(log, ahead);
     };
     for _ in 0..OF_ONE + 5 {
@@ -224,14 +224,14 @@ fn log_lines_of_one_user_are_rate_limited_without_affecting_others() {
     daemon.has_received_all();
     // A line below the log level does not count as suppressed.
     for _ in 0..2 * NOISE {
-        log.log_ratelimited(Level::Debug, "asked", &[]);
+        log_ratelimited!(log, Debug, "asked");
     }
     assert_eq!(log.deadline(), None);
     // Any number of users takes bounded memory.
     let many = u32::try_from(USERS).unwrap();
     let mut log = Log::syslog_at(Vec::new(), Level::Info);
     for uid in 0..2 * many {
-        log.log_limited_by_user(uid, Level::Info, "signed", &[]);
+        log_by_user!(log, uid, Info, "signed");
         begin(&mut log, ahead);
     }
     assert!(log.users.len() <= USERS + 1);

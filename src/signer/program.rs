@@ -3,7 +3,6 @@
 //! If installed, it is set-uid root, so everything it was started with is an attacker's. It takes
 //! nothing from there but standard input and output and, from the kernel, the uid of its caller.
 
-use std::fmt::Display;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use crate::config::hostinfo;
 use crate::config::name::{HostName, UserName};
 use crate::config::paths::{Paths, SYSTEM};
 use crate::fault::Fault;
-use crate::log::{Level, Log};
+use crate::log::{Level, Log, log};
 use crate::sys::set_uid;
 
 /// Time limit of one signature, including its input and the lookup of the name, seconds.
@@ -32,26 +31,14 @@ pub fn main() -> ExitCode {
     let (user, ask) = asked.unwrap_or_default();
     let user = user.map_or_else(|| format!("#{uid}"), |u| u.to_string());
     let host = ask.as_ref().map_or("?", |a| a.host.as_str());
-    let pairs =
-        |last: (&'static str, String)| [("user", user.clone()), ("host", host.to_owned()), last];
     let reply = match signed {
         Ok(signed) => {
             let service = ask.as_ref().map_or("?", |a| a.service.name());
-            say(
-                &mut log,
-                Level::Info,
-                "signed",
-                &pairs(("service", service.to_owned())),
-            );
+            log!(log, Info, "signed", user, host, service);
             Reply::Signed(signed)
         }
         Err(why) => {
-            say(
-                &mut log,
-                Level::Warning,
-                "not-signed",
-                &pairs(("why", why.to_string())),
-            );
+            log!(log, Warning, "not-signed", user, host, why);
             Reply::Refused(why.to_string())
         }
     };
@@ -59,12 +46,6 @@ pub fn main() -> ExitCode {
         .encode()
         .map(|bytes| std::io::stdout().write_all(&bytes));
     ExitCode::from(u8::from(!matches!(written, Ok(Ok(())))))
-}
-
-fn say(log: &mut Log, level: Level, event: &str, pairs: &[(&str, String); 3]) {
-    let [a, b, c] = pairs;
-    let shown: [(&str, &dyn Display); 3] = [(a.0, &a.1), (b.0, &b.1), (c.0, &c.1)];
-    log.say(level, event, &shown);
 }
 
 /// The user and the request, as far as they are known.

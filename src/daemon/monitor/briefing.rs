@@ -10,7 +10,7 @@ use super::look_ups::LookUp;
 use super::{Monitor, Which};
 use crate::fault::Fault;
 use crate::ipc::gate::{Limits, List, Order};
-use crate::log::Level;
+use crate::log::{log, log_ratelimited};
 use crate::sys::passing;
 
 /// Networks in one message to the gate.
@@ -24,7 +24,7 @@ impl Monitor {
         self.send_networks();
         if let Err(e) = self.send_listeners() {
             // A gate that does not listen everywhere is unusable: start a new one.
-            self.log.say(Level::Error, "fault", &[("why", &e)]);
+            log!(self.log, Error, "fault", why = e);
             self.lost(Which::Gate, Instant::now());
         }
     }
@@ -95,13 +95,12 @@ impl Monitor {
         match self.hosts.table() {
             Ok(table) => {
                 let hosts = table.entries().len();
-                self.log.say(Level::Info, "hostinfo", &[("hosts", &hosts)]);
+                log!(self.log, Info, "hostinfo", hosts);
                 for fault in table.faults() {
-                    self.log
-                        .say(Level::Warning, "hostinfo", &[("fault", fault)]);
+                    log!(self.log, Warning, "hostinfo", fault);
                 }
             }
-            Err(e) => self.log.say(Level::Error, "hostinfo", &[("fault", e)]),
+            Err(e) => log!(self.log, Error, "hostinfo", fault = e),
         }
         self.resolve_names(Instant::now());
         self.send_networks();
@@ -111,7 +110,7 @@ impl Monitor {
         let registry = self.poll.registry();
         if let Err(e) = self.hosts.resolve(&mut self.look_ups, registry, now) {
             let why = format!("names are not resolved, and keep the addresses that they had: {e}");
-            self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
+            log!(self.log, Warning, "hostinfo", fault = why);
         }
     }
 
@@ -127,14 +126,12 @@ impl Monitor {
         self.resolve_names(now);
         if let Some((name, why)) = unresolved {
             let why = format!("its name does not resolve ({why}); it will be looked up again");
-            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("host", &name), ("fault", &why)];
-            self.log.log_ratelimited(Level::Warning, "hostinfo", &pairs);
+            log_ratelimited!(self.log, Warning, "hostinfo", host = name, fault = why);
         }
         if names == Names::All {
             let left = self.hosts.unresolved();
             let names = if left == 0 { "resolved" } else { "unresolved" };
-            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("names", &names), ("left", &left)];
-            self.log.log_ratelimited(Level::Info, "hostinfo", &pairs);
+            log_ratelimited!(self.log, Info, "hostinfo", names, left);
         }
         if names != Names::Same {
             self.send_networks();

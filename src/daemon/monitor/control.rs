@@ -10,7 +10,7 @@ use super::callers::{Callers, Terms};
 use super::{Monitor, event_source};
 use crate::fault::Fault;
 use crate::ipc::control::{Answer, QUESTION, Question};
-use crate::log::Level;
+use crate::log::log;
 use crate::registry::Id;
 
 /// The limits for administrators. Each must read all of a long answer in this time.
@@ -149,8 +149,7 @@ impl Monitor {
             there
         };
         if there {
-            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("session", &session), ("uid", &uid)];
-            self.log.say(Level::Info, "killed", &pairs);
+            log!(self.log, Info, "killed", session, uid);
         }
         there
     }
@@ -166,9 +165,7 @@ impl Monitor {
         let cut = cut.count();
         let count = cut + self.refuse_undecided(machine);
         let count = u64::try_from(count).unwrap_or(u64::MAX);
-        let pairs: [(&str, &dyn std::fmt::Display); 3] =
-            [("machine", &machine), ("sessions", &count), ("uid", &uid)];
-        self.log.say(Level::Info, "cut", &pairs);
+        log!(self.log, Info, "cut", machine, sessions = count, uid);
         count
     }
 

@@ -30,7 +30,7 @@ use nix::unistd::Pid;
 use super::{Monitor, event_source};
 use crate::fault::Fault;
 use crate::ipc::{Channel, Incoming};
-use crate::log::Level;
+use crate::log::log;
 use crate::sys::guard::{Numbers, run_alone};
 use crate::sys::process::CHANNEL;
 use crate::sys::standby::{self, Places, Standby};
@@ -307,7 +307,7 @@ impl Monitor {
             // Starting a guard would fail too, and takes two processes.
             Err(e @ (Errno::EAGAIN | Errno::ENOMEM)) => {
                 let e = Fault::from(e).while_doing("the standby guard");
-                self.log.say(Level::Error, "fault", &[("why", &e)]);
+                log!(self.log, Error, "fault", why = e);
             }
             Err(_) => self.start_guard(),
         }
@@ -323,14 +323,13 @@ impl Monitor {
         match started {
             Ok(guard) => {
                 if self.guard.started(guard) {
-                    let pairs: [(&str, &dyn std::fmt::Display); 1] = [("process", &"guard")];
-                    self.log.say(Level::Info, "started", &pairs);
+                    log!(self.log, Info, "started", process = "guard");
                 }
             }
             Err(e) => {
                 let why = e.while_doing("the guard").to_string();
                 if self.guard.failed(why.clone(), Instant::now()) {
-                    self.log.say(Level::Error, "fault", &[("why", &why)]);
+                    log!(self.log, Error, "fault", why);
                 }
                 if self.guard.standby.is_some() {
                     self.start_standby_guard();
@@ -343,7 +342,7 @@ impl Monitor {
     /// is due.
     pub(super) fn guard_ended(&mut self, now: Instant) {
         if self.guard.ended(now) {
-            self.log.say(Level::Error, "lost", &[("process", &"guard")]);
+            log!(self.log, Error, "lost", process = "guard");
         }
     }
 

@@ -24,7 +24,7 @@ use super::{Monitor, Which};
 use crate::daemon::sources::{self, Networks, Source};
 use crate::fault::Fault;
 use crate::ipc::gate::{Complaint, Order, Question};
-use crate::log::Level;
+use crate::log::{log, log_ratelimited};
 use crate::refusal::Cause;
 use crate::registry::Id;
 use crate::sys::process::{self, ChildMains};
@@ -151,8 +151,7 @@ impl Monitor {
         }
         self.logins.share(None);
         let words = "penalties and slots of other connections are not known";
-        let pairs: [(&str, &dyn std::fmt::Display); 2] = [("why", why), ("so", &words)];
-        self.log.say(Level::Warning, "no-table", &pairs);
+        log!(self.log, Warning, "no-table", why, so = words);
     }
 
     /// Closes the connection without an answer to the peer.
@@ -161,9 +160,13 @@ impl Monitor {
             return;
         };
         connection.connection = None;
-        let pairs: [(&str, &dyn std::fmt::Display); 2] =
-            [("peer", &connection.peer), ("cause", &why.name())];
-        self.log.log_ratelimited(Level::Warning, "closed", &pairs);
+        log_ratelimited!(
+            self.log,
+            Warning,
+            "closed",
+            peer = connection.peer,
+            cause = why.name()
+        );
         self.leave_slot();
         self.gate_is_empty = true;
         self.lost(Which::Gate, Instant::now());

@@ -10,7 +10,7 @@ use super::{Monitor, Which, notify, start};
 use crate::config::keys;
 use crate::ipc::gate::Order;
 use crate::ipc::relay::Closing;
-use crate::log::Level;
+use crate::log::{Level, log};
 use crate::protocol::stream::End;
 use crate::sys::process;
 
@@ -52,15 +52,17 @@ impl Monitor {
                 let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;
                 self.hosts.reload(&self.paths);
-                self.log.say(Level::Info, "reloaded", &[]);
+                log!(self.log, Info, "reloaded");
                 for key in in_vain {
                     let kept = key.value(&self.settings);
-                    let pairs: [(&str, &dyn std::fmt::Display); 3] = [
-                        ("key", &key.name),
-                        ("kept", &kept),
-                        ("why", &"a change of it takes a restart"),
-                    ];
-                    self.log.say(Level::Warning, "needs-restart", &pairs);
+                    log!(
+                        self.log,
+                        Warning,
+                        "needs-restart",
+                        key = key.name,
+                        kept,
+                        why = "a change of it takes a restart"
+                    );
                 }
                 self.warn_of_another_key();
                 self.send_to_gate(Order::Limits(self.limits()).encode());
@@ -69,10 +71,12 @@ impl Monitor {
                 self.hosts_are_new();
             }
             Err(e) => {
-                self.log.say(
-                    Level::Error,
+                log!(
+                    self.log,
+                    Error,
                     "not-reloaded",
-                    &[("why", &e), ("kept", &"the old configuration")],
+                    why = e,
+                    kept = "the old configuration"
                 );
             }
         }
@@ -87,12 +91,14 @@ impl Monitor {
             Ok(_) => "a change of it takes a restart".into(),
             Err(e) => e.to_string(),
         };
-        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
-            ("key", &"host.key"),
-            ("kept", &"the one that was there at the start"),
-            ("why", &why),
-        ];
-        self.log.say(Level::Warning, "needs-restart", &pairs);
+        log!(
+            self.log,
+            Warning,
+            "needs-restart",
+            key = "host.key",
+            kept = "the one that was there at the start",
+            why
+        );
     }
 
     /// Stops accepting connections, and gives running jobs their grace. A second signal ends that.
@@ -103,8 +109,7 @@ impl Monitor {
         }
         self.manager.tell("STOPPING=1");
         let sessions = self.sessions.len();
-        self.log
-            .say(Level::Info, "stopping", &[("sessions", &sessions)]);
+        log!(self.log, Info, "stopping", sessions);
         self.stopping = Some(now + self.settings.daemon.grace);
         // No process is started any more, so no restart is waited for.
         self.restart = [None, None];
@@ -208,7 +213,7 @@ impl Monitor {
             *slot = None;
         }
         if let Err(e) = self.start_child(which) {
-            self.log.say(Level::Error, "fault", &[("why", &e)]);
+            log!(self.log, Error, "fault", why = e);
             let (pid, when) = self.child(which).discard(now);
             self.unreaped.extend(pid);
             if let Some(slot) = self.restart.get_mut(slot) {
@@ -283,7 +288,7 @@ impl Monitor {
         self.control.close();
         self.claim.remove_pid_file(&self.paths);
         self.log.tell_suppressed();
-        self.log.say(Level::Info, "stopped", &[]);
+        log!(self.log, Info, "stopped");
         process::SUCCESS
     }
 }

@@ -26,7 +26,7 @@ use crate::ipc::gate::{Connection, Order};
 use crate::ipc::login::{Begin, Known, Launch, Started, Task, WorkerToMonitor};
 use crate::ipc::relay::Session;
 use crate::ipc::{Channel, Incoming};
-use crate::log::Level;
+use crate::log::log;
 use crate::protocol::prompt::Text;
 use crate::protocol::request::Command;
 use crate::protocol::stream::End;
@@ -90,10 +90,7 @@ impl Monitor {
             }
             Room::Full => return refuse("too many logins in progress"),
         }
-        self.step(
-            "login",
-            &[("connection", &connection), ("user", &begin.user)],
-        );
+        log!(self.log, Debug, "login", connection, user = begin.user);
         let until = now + self.settings.login.time;
         let mut login = Login::new(connection, peer, who, socket, begin, asks, until);
         (login.conversation, login.welcome) = (conversation, welcome);
@@ -313,7 +310,7 @@ impl Monitor {
                 self.hand_over(handover, now)
             });
         if let Err(e) = handed {
-            self.log.say(Level::Error, "fault", &[("why", &e)]);
+            log!(self.log, Error, "fault", why = e);
             if !detach {
                 self.hang_up_unreported(id, session, info(&granted), "cut", now);
             }
@@ -342,20 +339,19 @@ impl Monitor {
         let (to, service) = (granted.to(), granted.service());
         let host = to.host().map_or("", |h| h.name.as_str());
         let display = format!("{}:{}", service.host, service.port);
-        self.log.say(
-            Level::Info,
+        log!(
+            self.log,
+            Info,
             "login",
-            &[
-                ("session", &session),
-                ("host", &host),
-                ("peer", &to.peer()),
-                ("machine", &to.machine()),
-                ("user", &to.account().name),
-                ("caller", &to.request().caller_user),
-                ("application", &service.name),
-                ("display", &display),
-                ("detached", &service.detach),
-            ],
+            session,
+            host,
+            peer = to.peer(),
+            machine = to.machine(),
+            user = to.account().name,
+            caller = to.request().caller_user,
+            application = service.name,
+            display,
+            detached = service.detach
         );
     }
 }

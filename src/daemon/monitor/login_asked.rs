@@ -8,6 +8,7 @@ use super::logins::{Answered, LoginId, Stage};
 use super::preauth::Reject;
 use crate::ipc::gate::Order;
 use crate::ipc::login::{Order as ToWorker, WorkerToMonitor};
+use crate::log::log;
 use crate::protocol::Malformed;
 use crate::protocol::answer::Answer;
 use crate::protocol::prompt::{Answers, Asks, Text};
@@ -42,10 +43,7 @@ impl Monitor {
         let left = login.until.saturating_duration_since(now);
         let left = left.as_millis().div_ceil(1000).max(1);
         let seconds = u32::try_from(left).unwrap_or(u32::MAX);
-        self.step(
-            "prompt",
-            &[("connection", &connection), ("prompts", &prompts)],
-        );
+        log!(self.log, Debug, "prompt", connection, prompts);
         self.send_to_gate(Order::Prompt(connection, seconds, &record).encode());
         Ok(())
     }

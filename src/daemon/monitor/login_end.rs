@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Monitor;
 use super::logins::{Answered, Denial, Guess, Late, Login, LoginId, Stage};
 use crate::ipc::login::{Begin, Task};
-use crate::log::Level;
+use crate::log::log;
 use crate::protocol::stream::End;
 use crate::refusal::Cause;
 
@@ -79,11 +79,7 @@ impl Monitor {
             }
         };
         let user = &login.begin.user;
-        self.log.say(
-            Level::Error,
-            "lost",
-            &[("process", &"login"), ("user", user)],
-        );
+        log!(self.log, Error, "lost", process = "login", user);
         if let Some(denial) = denial {
             self.deny_login(denial);
         }
@@ -205,9 +201,7 @@ impl Monitor {
                 }
             };
             let user = &login.begin.user;
-            let pairs: [(&str, &dyn std::fmt::Display); 3] =
-                [("process", &"login"), ("user", user), ("why", &why)];
-            self.log.say(Level::Error, "lost", &pairs);
+            log!(self.log, Error, "lost", process = "login", user, why);
         }
     }
 

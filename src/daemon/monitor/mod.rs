@@ -54,7 +54,7 @@ use crate::daemon::sources::Networks;
 use crate::ipc::gate::{Complaint, Connection, Question};
 use crate::ipc::watch::Batches;
 use crate::ipc::{self, Incoming};
-use crate::log::{Level, Log};
+use crate::log::{Log, log, log_ratelimited};
 use crate::secret::KeyPair;
 use crate::sys::job::Starter;
 use crate::sys::memory::PeakCounter;
@@ -184,7 +184,7 @@ impl Monitor {
             while let Err(e) = events.wait(&mut self.poll, left()) {
                 // The process may have been stopped: handle events before a deadline.
                 if e.kind() != std::io::ErrorKind::Interrupted {
-                    self.log.say(Level::Error, "fault", &[("why", &e)]);
+                    log!(self.log, Error, "fault", why = e);
                     return process::FAILURE;
                 }
             }
@@ -242,18 +242,11 @@ impl Monitor {
             Question::Left(c) => self.handle_left(c),
             Question::Empty => self.gate_is_empty = true,
             Question::TurnedAway(why, from) => {
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("peer", &from), ("cause", &why.name())];
                 if why != Complaint::Probe {
-                    self.log.log_ratelimited(Level::Warning, "closed", &pairs);
+                    log_ratelimited!(self.log, Warning, "closed", peer = from, cause = why.name());
                 }
             }
         }
-    }
-
-    /// Logs a step of a request, for `-d`.
-    pub(super) fn step(&mut self, what: &str, pairs: &[(&str, &dyn std::fmt::Display)]) {
-        self.log.say(Level::Debug, what, pairs);
     }
 
     fn handle_gate(&mut self, buffer: &mut [u8], now: Instant) {
@@ -371,11 +364,10 @@ impl Monitor {
         }
         if is_unconfined {
             let why = "it died, or timed out, before its sandbox was ready";
-            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("process", &name), ("why", &why)];
-            self.log.say(Level::Error, "lost", &pairs);
+            log!(self.log, Error, "lost", process = name, why);
         }
         if self.inetd.is_none() && self.stopping.is_none() {
-            self.log.say(Level::Error, "lost", &[("process", &name)]);
+            log!(self.log, Error, "lost", process = name);
             if let Some(slot) = self.restart.get_mut(which as usize) {
                 *slot = Some(when);
             }
@@ -426,9 +418,7 @@ impl Monitor {
             Some(Err(why)) => {
                 let name = self.child(which).name();
                 let why = why.while_doing("its sandbox");
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("process", &name), ("why", &why)];
-                self.log.say(Level::Error, "lost", &pairs);
+                log!(self.log, Error, "lost", process = name, why);
                 false
             }
             None => false,
@@ -437,15 +427,14 @@ impl Monitor {
 
     fn log_sandbox_status(&mut self, which: Which, sandbox_status: SandboxStatus) {
         let name = self.child(which).name();
-        self.log.say(
-            Level::Info,
+        log!(
+            self.log,
+            Info,
             "started",
-            &[
-                ("process", &name),
-                ("chroot", &sandbox_status.chroot),
-                ("landlock", &sandbox_status.landlock),
-                ("seccomp", &sandbox_status.seccomp),
-            ],
+            process = name,
+            chroot = sandbox_status.chroot,
+            landlock = sandbox_status.landlock,
+            seccomp = sandbox_status.seccomp
         );
         for (protection, why) in sandbox_status.missing() {
             self.warn_of_missing(name, protection, &why);
@@ -454,11 +443,6 @@ impl Monitor {
 
     /// Logs a protection that is missing because the kernel, or a container's filter, refused it.
     fn warn_of_missing(&mut self, process: &str, protection: &str, why: &dyn std::fmt::Display) {
-        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
-            ("process", &process),
-            ("protection", &protection),
-            ("why", why),
-        ];
-        self.log.say(Level::Warning, "no-protection", &pairs);
+        log!(self.log, Warning, "no-protection", process, protection, why);
     }
 }

@@ -16,7 +16,7 @@ use super::Monitor;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
-use crate::log::Level;
+use crate::log::log;
 
 /// First and longest delay before what is missing is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -109,8 +109,7 @@ impl Monitor {
         if wrong.is_empty() {
             if !self.claim.told.is_empty() {
                 let file = self.paths.pid_file();
-                let pairs: [(&str, &dyn std::fmt::Display); 1] = [("file", &file.display())];
-                self.log.say(Level::Info, "claimed", &pairs);
+                log!(self.log, Info, "claimed", file = file.display());
             }
         } else {
             let pause = self.claim.pause.saturating_mul(2);
@@ -137,11 +136,9 @@ impl Monitor {
         match missing {
             Missing::PidFile(why) => {
                 let file = self.paths.pid_file();
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("file", &file.display()), ("why", why)];
-                self.log.say(Level::Warning, "no-pid-file", &pairs);
+                log!(self.log, Warning, "no-pid-file", file = file.display(), why);
             }
-            Missing::Socket(why) => self.log.say(Level::Error, "no-socket", &[("why", why)]),
+            Missing::Socket(why) => log!(self.log, Error, "no-socket", why),
         }
     }
 

@@ -50,7 +50,7 @@ use crate::auth::{
 };
 use crate::config::paths::Paths;
 use crate::ipc::gate::{Connection, Order};
-use crate::log::Level;
+use crate::log::{log, log_ratelimited};
 use crate::protocol::answer::Answer;
 use crate::protocol::prompt::{Style, Text};
 use crate::protocol::record::{self, Kind};
@@ -80,7 +80,7 @@ impl Monitor {
         }
         match Greeted::new(record, &self.host) {
             Ok(greeted) => {
-                self.step("hello", &[("connection", &c), ("peer", &from)]);
+                log!(self.log, Debug, "hello", connection = c, peer = from);
                 let order = Order::ServerHello(c, greeted.server_hello()).encode();
                 self.unauthenticated
                     .insert(c, Preauth::Greeted(Box::new(greeted)));
@@ -90,7 +90,7 @@ impl Monitor {
             }
             Err(NotGreeted::Malformed(m)) => self.close(c, m.0, Some(from)),
             Err(NotGreeted::Fault(e)) => {
-                self.log.say(Level::Error, "fault", &[("why", &e)]);
+                log!(self.log, Error, "fault", why = e);
                 self.close(c, "no random bytes", Some(from));
             }
         }
@@ -131,7 +131,7 @@ impl Monitor {
             r.of(peer.ip())
         })?;
         self.key_cache.opened(&self.host.public, opened.machine());
-        self.step("opened", &[("connection", &c), ("peer", &peer)]);
+        log!(self.log, Debug, "opened", connection = c, peer);
         self.arrive(c, opened, socket, peer.ip(), now)
     }
 
@@ -194,7 +194,13 @@ impl Monitor {
             (_, RegistryAnswer::Fault(why)) => Err(Refusal::new(Cause::Registry, why).into()),
             (Step::Arrives(opened), RegistryAnswer::MachineStatus(status)) => {
                 let admitted = Admitted::by(*opened, &status)?;
-                self.step("admitted", &[("connection", &c), ("machine", &status.id)]);
+                log!(
+                    self.log,
+                    Debug,
+                    "admitted",
+                    connection = c,
+                    machine = status.id
+                );
                 let welcome = status.welcome.clone();
                 if let Some(name) = self.pending_name(&admitted, peer, now) {
                     let step = Step::AwaitsName(Box::new(admitted));
@@ -318,7 +324,7 @@ impl Monitor {
                     .authenticate_host(admitted, peer)
                     .map_err(|r| r.of(peer))?;
                 let host = &authenticated.caller().name;
-                self.step("proven", &[("connection", &c), ("host", host)]);
+                log!(self.log, Debug, "proven", connection = c, host);
                 if !matches!(authenticated.request().service, Service::Gui(_)) {
                     return Ok(Applicant::Exec(Box::new(authenticated)));
                 }
@@ -358,11 +364,7 @@ impl Monitor {
             .authenticated(&self.host.public, authenticated.machine());
         if authenticated.is_newly_recorded() {
             let host = &authenticated.caller().name;
-            self.log.say(
-                Level::Info,
-                "machine-recorded",
-                &[("host", host), ("peer", &peer)],
-            );
+            log!(self.log, Info, "machine-recorded", host, peer);
         }
         Ok(authenticated)
     }
@@ -411,8 +413,7 @@ impl Monitor {
             _ => return,
         };
         if let Err(why) = self.doors.note(self.poll.registry(), question, now) {
-            self.log
-                .log_ratelimited(Level::Error, "registry", &[("why", &why)]);
+            log_ratelimited!(self.log, Error, "registry", why);
         }
     }
 
@@ -446,7 +447,13 @@ impl Monitor {
         };
         let welcome = greeting(welcome);
         let of = |r: Refusal| r.of(peer);
-        self.step("known", &[("connection", &c), ("machine", &pass.id())]);
+        log!(
+            self.log,
+            Debug,
+            "known",
+            connection = c,
+            machine = pass.id()
+        );
         match applicant {
             Applicant::Exec(authenticated) => {
                 let known = Known::by(*authenticated, pass).map_err(of)?;
@@ -511,7 +518,7 @@ impl Monitor {
             }
         };
         let order = Order::Continue(c, length, &record).encode();
-        self.step("long-command", &[("connection", &c), ("length", &length)]);
+        log!(self.log, Debug, "long-command", connection = c, length);
         let length = usize::try_from(length)
             .unwrap_or(usize::MAX)
             .min(limits::COMMAND);
@@ -596,7 +603,7 @@ impl Monitor {
             return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }
         let user = granted.service().user.clone();
-        self.step("granted", &[("connection", &connection), ("user", &user)]);
+        log!(self.log, Debug, "granted", connection, user);
         let pending = Pending {
             connection,
             granted,
@@ -611,7 +618,7 @@ impl Monitor {
         match found {
             User::User(record) => self.start(pending, &record, now),
             User::Looking(which) => {
-                self.step("look-up", &[("connection", &connection), ("user", &user)]);
+                log!(self.log, Debug, "look-up", connection, user);
                 self.unauthenticated
                     .insert(connection, Preauth::Waiting(which));
                 self.pending.entry(which).or_default().push(pending);

@@ -10,7 +10,7 @@ use super::preauth::Preauth;
 use crate::auth::hash;
 use crate::daemon::sources;
 use crate::ipc::gate::{Complaint, Connection, Order};
-use crate::log::Level;
+use crate::log::{Level, log, log_ratelimited};
 use crate::protocol::answer::Reference;
 use crate::refusal::Refusal;
 use crate::registry::Id;
@@ -61,16 +61,18 @@ impl Monitor {
             (Err(_), None) => return,
         };
         let peer = shown_peer(refusal.peer);
-        let pairs: [(&str, &dyn std::fmt::Display); 4] = [
-            ("ref", &reference.to_hex()),
-            ("peer", &peer),
-            ("cause", &refusal.cause.name()),
-            ("why", &refusal.words),
-        ];
-        if refusal.cause.is_after_proof() && !refusal.is_unauthenticated {
-            self.log.say(Level::Warning, "denied", &pairs);
-        } else {
-            self.log.log_ratelimited(Level::Warning, "denied", &pairs);
+        let is_limited = !refusal.cause.is_after_proof() || refusal.is_unauthenticated;
+        if !is_limited || self.log.may_log(Level::Warning, "denied") {
+            self.log.say(
+                Level::Warning,
+                "denied",
+                &[
+                    ("ref", &reference.to_hex()),
+                    ("peer", &peer),
+                    ("cause", &refusal.cause.name()),
+                    ("why", &refusal.words),
+                ],
+            );
         }
         if refusal.cause.is_unproven() && checked.begun.is_none() {
             self.do_dummy_work(refusal.is_work_done);
@@ -99,14 +101,13 @@ impl Monitor {
         if let Some(c) = c {
             self.leave_login(c);
         }
-        self.log.log_ratelimited(
-            Level::Warning,
+        log_ratelimited!(
+            self.log,
+            Warning,
             "closed",
-            &[
-                ("peer", &peer),
-                ("cause", &Complaint::Left.name()),
-                ("why", &why),
-            ],
+            peer,
+            cause = Complaint::Left.name(),
+            why
         );
         let price = sources::price(Complaint::Left, &self.limits());
         match (c, secret::random().map(Reference)) {
@@ -143,11 +144,7 @@ impl Monitor {
     pub(super) fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {
         self.leave_login(c);
         let peer = shown_peer(peer);
-        self.log.log_ratelimited(
-            Level::Warning,
-            "closed",
-            &[("peer", &peer), ("cause", &"malformed"), ("why", &why)],
-        );
+        log_ratelimited!(self.log, Warning, "closed", peer, cause = "malformed", why);
         self.send_to_gate(Order::Close(c).encode());
     }
 
@@ -168,7 +165,7 @@ impl Monitor {
     /// Handles a peer that has left. What it has sent for a decision is still decided; all else
     /// ends.
     pub(super) fn handle_left(&mut self, c: Connection) {
-        self.step("left", &[("connection", &c)]);
+        log!(self.log, Debug, "left", connection = c);
         match self.unauthenticated.get_mut(&c) {
             // It is decided already, and the gate will get the order.
             None => return,

@@ -5,7 +5,7 @@ use super::Monitor;
 use super::sessions::shares::Holder;
 use crate::config::settings::Settings;
 use crate::ipc::relay::SESSION_DESCRIPTORS;
-use crate::log::Level;
+use crate::log::log;
 
 /// Descriptors that one of our processes has besides those of sessions: in the relay those of
 /// clients that are still to hang up (256), in the monitor those of requests that wait for a
@@ -66,8 +66,7 @@ impl Monitor {
         let why = format!(
             "limits.sessions is {wanted}, but the limit of open files allows {room}: raise it (LimitNOFILE=, ulimit -n)"
         );
-        self.log
-            .say(Level::Warning, "few-open-files", &[("why", &why)]);
+        log!(self.log, Warning, "few-open-files", why);
     }
 }
 

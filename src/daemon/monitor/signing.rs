@@ -12,7 +12,7 @@ use super::look_ups::LookUp;
 use super::{Monitor, event_source};
 use crate::config::name::{HostName, UserName};
 use crate::fault::Fault;
-use crate::log::Level;
+use crate::log::log_by_user;
 use crate::signer::fields::{Ask, MESSAGE, Reply, Signed};
 use crate::signer::{self, check_number};
 use crate::sys::account::Account;
@@ -77,9 +77,7 @@ impl Monitor {
         let unreaped = &mut self.unreaped;
         users.extend(self.control.close_unread(registry, unreaped, now));
         for uid in users {
-            let pairs: [(&str, &dyn std::fmt::Display); 1] = [("uid", &uid)];
-            self.log
-                .log_limited_by_user(uid, Level::Warning, "unread", &pairs);
+            log_by_user!(self.log, uid, Warning, "unread", uid);
         }
     }
 
@@ -206,17 +204,11 @@ impl Monitor {
         let reply = match signed {
             Ok(signed) => {
                 let service = ask.as_ref().map_or("?", |a| a.service.name());
-                let pairs: [(&str, &dyn std::fmt::Display); 3] =
-                    [("user", &user), ("host", &host), ("service", &service)];
-                self.log
-                    .log_limited_by_user(uid, Level::Info, "signed", &pairs);
+                log_by_user!(self.log, uid, Info, "signed", user, host, service);
                 Reply::Signed(signed)
             }
             Err(why) => {
-                let pairs: [(&str, &dyn std::fmt::Display); 3] =
-                    [("user", &user), ("host", &host), ("why", &why)];
-                self.log
-                    .log_limited_by_user(uid, Level::Warning, "not-signed", &pairs);
+                log_by_user!(self.log, uid, Warning, "not-signed", user, host, why);
                 Reply::Refused(why.to_string())
             }
         };

@@ -33,7 +33,7 @@ use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::daemon::sources::Networks;
 use crate::fault::Fault;
-use crate::log::{Level, Log};
+use crate::log::{Level, Log, log};
 use crate::registry::Doors;
 use crate::sys::job::Starter;
 use crate::sys::process::{ChildMains, LoginProgram};
@@ -266,13 +266,13 @@ fn serve(
     };
     if std::process::id() == 1 {
         let why = "this is process 1, and reaps only its own children: start it under an init";
-        log.say(Level::Warning, "fault", &[("why", &why)]);
+        log!(log, Warning, "fault", why);
     }
     if in_its_place == Some(true) {
         warn_about_account(&mut log, &settings);
     }
     for why in &degraded {
-        log.say(Level::Error, "degraded", &[("why", &why.in_one_line())]);
+        log!(log, Error, "degraded", why = why.in_one_line());
     }
     signals::ignore_sigpipe()?;
     let caught = [
@@ -423,5 +423,5 @@ fn sandbox_config(
 fn warn_about_account(log: &mut Log, settings: &Settings) {
     let wanted = settings.daemon.user.as_str();
     let why = format!("there is no user {wanted}; gate and relay run as {NOBODY}");
-    log.say(Level::Warning, "account", &[("why", &why)]);
+    log!(log, Warning, "account", why);
 }

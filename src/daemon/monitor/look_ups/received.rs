@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::{Found, LookUpEvent};
-use crate::log::Level;
+use crate::log::{Level, log};
 use crate::sys::confine::Confined;
 
 use super::super::Monitor;
@@ -35,9 +35,7 @@ impl Monitor {
                 match event {
                     LookUpEvent::Ready(confined, is_first) => self.log_look_up(confined, is_first),
                     LookUpEvent::Lost(why) => {
-                        let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                            [("process", &"lookup"), ("why", &why)];
-                        self.log.say(Level::Error, "lost", &pairs);
+                        log!(self.log, Error, "lost", process = "lookup", why);
                     }
                     LookUpEvent::Found(which, Found::User(found)) => {
                         let found = found.as_ref().map(Option::as_deref);

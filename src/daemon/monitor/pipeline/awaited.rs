@@ -16,6 +16,7 @@ use crate::daemon::monitor::Monitor;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::sources::Source;
 use crate::ipc::gate::{Connection, Order};
+use crate::log::log;
 use crate::registry::Admitted;
 
 /// Most connections that wait for one name.
@@ -94,7 +95,7 @@ impl Monitor {
         peer: IpAddr,
         now: Instant,
     ) {
-        self.step("name", &[("connection", &connection), ("host", &name)]);
+        log!(self.log, Debug, "name", connection, host = name);
         let interval = self.settings.daemon.refusal_interval;
         let until = now + interval - interval / 10;
         self.awaited.push(Awaited {

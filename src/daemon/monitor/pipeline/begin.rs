@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::ipc::Channel;
 use crate::ipc::gate::Order;
 use crate::ipc::relay::Session;
-use crate::log::Level;
+use crate::log::{Level, log};
 use crate::protocol::noise::Keys;
 use crate::protocol::record::{self, Kind};
 use crate::protocol::request::{Command, EXEC, Request, Service};
@@ -108,7 +108,7 @@ impl Monitor {
             }
             Err(e) => {
                 let e = e.while_doing("a command was killed at once");
-                self.log.say(Level::Error, "fault", &[("why", &e)]);
+                log!(self.log, Error, "fault", why = e);
                 self.kill(pid);
             }
         }

@@ -14,7 +14,7 @@ use crate::daemon::monitor::sessions::{Leader, SessionInfo};
 use crate::ipc::Channel;
 use crate::ipc::gate::{Connection, Order};
 use crate::ipc::relay::Session;
-use crate::log::Level;
+use crate::log::{log, log_ratelimited};
 use crate::protocol::answer::Answer;
 use crate::protocol::prompt::Text;
 use crate::protocol::record::{self, Kind};
@@ -65,15 +65,14 @@ impl Monitor {
             holders: Vec::new(),
         };
         // An admitted machine can cause any number of these.
-        self.log.log_ratelimited(
-            Level::Info,
+        log_ratelimited!(
+            self.log,
+            Info,
             "enrol",
-            &[
-                ("session", &session),
-                ("peer", &peer),
-                ("machine", &id),
-                ("caller", &authenticated_machine.caller_user()),
-            ],
+            session,
+            peer,
+            machine = id,
+            caller = authenticated_machine.caller_user()
         );
         let answer = socket::send_now(socket.as_fd(), answer);
         self.send_to_gate(Order::Taken(connection).encode());
@@ -99,7 +98,7 @@ impl Monitor {
                 let finished = self.sessions.told(session, End::Exited(0), now);
                 self.log_end(finished);
             }
-            Err(e) => self.log.say(Level::Error, "fault", &[("why", &e)]),
+            Err(e) => log!(self.log, Error, "fault", why = e),
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::daemon::monitor::conversation::Conversation;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::sources::{Networks, Source};
 use crate::ipc::gate::{Connection, Order};
-use crate::log::Level;
+use crate::log::log_ratelimited;
 use crate::protocol::Malformed;
 use crate::protocol::answer::Answer;
 use crate::protocol::prompt::{Answers, Asks, Style, Text};
@@ -76,12 +76,14 @@ impl Monitor {
             PromptFor::Name => "name",
             PromptFor::Activation => "activation",
         };
-        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
-            ("machine", &machine),
-            ("peer", &admission.peer),
-            ("want", &what),
-        ];
-        self.log.log_ratelimited(Level::Info, "asked", &pairs);
+        log_ratelimited!(
+            self.log,
+            Info,
+            "asked",
+            machine,
+            peer = admission.peer,
+            want = what
+        );
         self.unauthenticated.insert(c, Preauth::AtDoor(admission));
         self.send_to_gate(Order::Prompt(c, seconds, &record).encode());
         Ok(())

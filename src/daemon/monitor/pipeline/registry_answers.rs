@@ -9,7 +9,7 @@ use crate::daemon::monitor::Monitor;
 use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::monitor::registry_client::{Asked, Ticket, TicketAnswer};
 use crate::ipc::gate::Connection;
-use crate::log::Level;
+use crate::log::{log, log_ratelimited};
 use crate::refusal::{Cause, Refusal};
 use crate::registry::asked::{Answer as RegistryAnswer, Question};
 use crate::registry::{Id, Name, RegistrationOutcome};
@@ -121,13 +121,16 @@ impl Monitor {
     pub(in crate::daemon::monitor) fn log_note(&mut self, answer: RegistryAnswer) {
         match answer {
             RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("machine", &pass.id()), ("host", &name)];
-                self.log.say(Level::Info, "auto-registered", &pairs);
+                log!(
+                    self.log,
+                    Info,
+                    "auto-registered",
+                    machine = pass.id(),
+                    host = name
+                );
             }
             RegistryAnswer::Fault(why) => {
-                self.log
-                    .log_ratelimited(Level::Error, "registry", &[("why", &why)])
+                log_ratelimited!(self.log, Error, "registry", why)
             }
             RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Wrong(_))
             | RegistryAnswer::MachineStatus(_)
@@ -137,8 +140,6 @@ impl Monitor {
 
     /// Logs that a machine is now on the inner door's list, whether or not its user still waits.
     pub(super) fn log_registered(&mut self, id: Id, name: &Name, peer: &dyn std::fmt::Display) {
-        let pairs: [(&str, &dyn std::fmt::Display); 3] =
-            [("machine", &id), ("name", name), ("peer", peer)];
-        self.log.say(Level::Info, "registered", &pairs);
+        log!(self.log, Info, "registered", machine = id, name, peer);
     }
 }
