@@ -3,13 +3,9 @@
 
 use zeroize::Zeroizing;
 
-use super::logins::{Login, LoginSubject};
-use crate::auth::policy::{Caller, Granted, Gui};
 use crate::protocol::Malformed;
-use crate::protocol::answer::Answer;
 use crate::protocol::hello::Suite;
 use crate::protocol::noise::Keys;
-use crate::protocol::prompt::{self, Text};
 use crate::protocol::record::{self, Kind};
 use crate::protocol::seal::{Opener, Sealer};
 
@@ -22,7 +18,7 @@ pub(super) struct Conversation {
 
 impl Conversation {
     /// Starts a conversation with the keys of message 2.
-    pub(super) fn new(keys: &Keys) -> Result<Self, Malformed> {
+    fn new(keys: &Keys) -> Result<Self, Malformed> {
         Ok(Self {
             sealer: Sealer::new(keys.suite, &keys.to_client)?,
             opener: Opener::new(keys.suite, &keys.to_server)?,
@@ -58,42 +54,29 @@ impl Conversation {
     }
 }
 
-impl Login {
-    /// Returns the next record to the peer with this answer: message 2, or a sealed one.
-    pub(super) fn say(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
-        if let Some(conversation) = &mut self.conversation {
-            return conversation.seal(payload);
+/// Returns the record that accepts a connection with this payload, and the keys for the relay: the
+/// next record of the conversation, or message 2 if there is none.
+pub(super) fn accept(
+    conversation: Option<Box<Conversation>>,
+    payload: &[u8],
+    message_2: impl FnOnce(&[u8]) -> Result<(Vec<u8>, Keys), Malformed>,
+) -> Result<(Vec<u8>, Keys), Malformed> {
+    match conversation {
+        Some(mut conversation) => Ok((conversation.seal(payload)?, conversation.into_keys()?)),
+        None => {
+            let (message, keys) = message_2(payload)?;
+            Ok((record::compose(Kind::Answer, &message)?, keys))
         }
-        let made = match &mut self.who {
-            Some(LoginSubject::LoginClaim(known)) => known.inner_mut().message_2(payload),
-            Some(LoginSubject::Host(known, _)) => known.inner_mut().message_2(payload),
-            None => Err(Malformed("message 2 without a handshake")),
-        };
-        let (message, keys) = made?;
-        self.conversation = Some(Box::new(Conversation::new(&keys)?));
-        record::compose(Kind::Answer, &message)
     }
+}
 
-    /// Returns the accepting record, and the relay's keys.
-    pub(super) fn accept(
-        &mut self,
-        granted: &mut Granted<Gui, Caller>,
-        texts: Vec<Text>,
-    ) -> Result<(Vec<u8>, Keys), Malformed> {
-        let told = texts.into_iter().filter(|t| !t.style.is_prompt());
-        let texts = std::mem::take(&mut self.welcome).into_iter().chain(told);
-        let texts = prompt::fit(texts.collect());
-        let proof = granted.to().server_proof();
-        let payload = Answer::Accept { proof, texts }.encode()?;
-        match self.conversation.take() {
-            None => {
-                let (message, keys) = granted.to_mut().message_2(&payload)?;
-                Ok((record::compose(Kind::Answer, &message)?, keys))
-            }
-            Some(mut conversation) => {
-                let record = conversation.seal(&payload)?;
-                Ok((record, conversation.into_keys()?))
-            }
-        }
-    }
+/// Returns the record that begins a conversation with this payload, message 2, and the
+/// conversation.
+pub(super) fn begin(
+    payload: &[u8],
+    message_2: impl FnOnce(&[u8]) -> Result<(Vec<u8>, Keys), Malformed>,
+) -> Result<(Vec<u8>, Box<Conversation>), Malformed> {
+    let (message, keys) = message_2(payload)?;
+    let conversation = Box::new(Conversation::new(&keys)?);
+    Ok((record::compose(Kind::Answer, &message)?, conversation))
 }

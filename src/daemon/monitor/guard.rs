@@ -27,7 +27,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::{Monitor, event_source};
+use super::event_source;
+use super::ground::Ground;
 use crate::fault::Fault;
 use crate::ipc::{Channel, Incoming};
 use crate::log::log;
@@ -278,61 +279,65 @@ impl Guarding {
     }
 }
 
-impl Monitor {
+impl Guarding {
     /// Starts a guard if there is none. The daemon serves without one, too.
-    pub(super) fn start_guard(&mut self) {
-        if self.guard.guard.is_some() {
+    pub(super) fn start(&mut self, ground: &mut Ground, groups: &Groups) {
+        if self.guard.is_some() {
             return;
         }
-        self.update_guard();
-        let registry = self.poll.registry();
-        let started = Guard::start(self.sessions.groups(), Some(registry));
-        self.guard_started(started);
+        groups.set_grace(ground.kill_after());
+        let started = Guard::start(groups, Some(ground.registry()));
+        self.note_start(ground, groups, started);
     }
 
     /// Under inetd, starts a standby guard before the one job: it ends the job if this process is
     /// killed before there is a guard. If the system does not support that, the guard is started at
     /// once.
-    pub(super) fn start_standby_guard(&mut self) {
-        let standby = self.guard.standby.take_if(|standby| standby.has_ended());
+    pub(super) fn start_standby(&mut self, ground: &mut Ground, groups: &Groups) {
+        let standby = self.standby.take_if(|standby| standby.has_ended());
         if let Some(ended) = standby {
             ended.dismiss();
         }
-        if self.guard.guard.is_some() || self.guard.standby.is_some() {
+        if self.guard.is_some() || self.standby.is_some() {
             return;
         }
-        self.update_guard();
-        match self.sessions.groups().start_standby() {
-            Ok(standby) => self.guard.standby = Some(standby),
+        groups.set_grace(ground.kill_after());
+        match groups.start_standby() {
+            Ok(standby) => self.standby = Some(standby),
             // Starting a guard would fail too, and takes two processes.
             Err(e @ (Errno::EAGAIN | Errno::ENOMEM)) => {
                 let e = Fault::from(e).while_doing("the standby guard");
-                log!(self.log, Error, "fault", why = e);
+                log!(ground.log, Error, "fault", why = e);
             }
-            Err(_) => self.start_guard(),
+            Err(_) => self.start(ground, groups),
         }
     }
 
     /// Takes a guard that was started before there was an event loop, or a job.
-    pub(super) fn take_guard(&mut self, started: Result<Guard, Fault>) {
-        let watched = started.and_then(|g| g.watch(self.poll.registry()).map(|()| g));
-        self.guard_started(watched);
+    pub(super) fn take(
+        &mut self,
+        ground: &mut Ground,
+        groups: &Groups,
+        started: Result<Guard, Fault>,
+    ) {
+        let watched = started.and_then(|g| g.watch(ground.registry()).map(|()| g));
+        self.note_start(ground, groups, watched);
     }
 
-    fn guard_started(&mut self, started: Result<Guard, Fault>) {
+    fn note_start(&mut self, ground: &mut Ground, groups: &Groups, started: Result<Guard, Fault>) {
         match started {
             Ok(guard) => {
-                if self.guard.started(guard) {
-                    log!(self.log, Info, "started", process = "guard");
+                if self.started(guard) {
+                    log!(ground.log, Info, "started", process = "guard");
                 }
             }
             Err(e) => {
                 let why = e.while_doing("the guard").to_string();
-                if self.guard.failed(why.clone(), Instant::now()) {
-                    log!(self.log, Error, "fault", why);
+                if self.failed(why.clone(), Instant::now()) {
+                    log!(ground.log, Error, "fault", why = why);
                 }
-                if self.guard.standby.is_some() {
-                    self.start_standby_guard();
+                if self.standby.is_some() {
+                    self.start_standby(ground, groups);
                 }
             }
         }
@@ -340,16 +345,10 @@ impl Monitor {
 
     /// Notes that the guard is dead, since it never sends anything. The next one is started when it
     /// is due.
-    pub(super) fn guard_ended(&mut self, now: Instant) {
-        if self.guard.ended(now) {
-            log!(self.log, Error, "lost", process = "guard");
+    pub(super) fn handle_end(&mut self, ground: &mut Ground, now: Instant) {
+        if self.ended(now) {
+            log!(ground.log, Error, "lost", process = "guard");
         }
-    }
-
-    /// Passes on the grace, which a reload may have changed.
-    pub(super) fn update_guard(&self) {
-        let grace = self.settings.exec.hup_to_kill;
-        self.sessions.groups().set_grace(grace);
     }
 }
 

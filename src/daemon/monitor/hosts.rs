@@ -109,7 +109,7 @@ pub(super) enum Refreshed {
 
 /// What the end of a name's look-up means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Names {
+pub(super) enum Resolution {
     /// No name of ours, or one of many: nothing is to be reported yet.
     Same,
     /// Some names have their addresses; others are still being looked up.
@@ -344,12 +344,12 @@ impl Hosts {
         which: LookUp,
         found: Result<Vec<IpAddr>, String>,
         now: Instant,
-    ) -> (Names, Unresolved) {
+    ) -> (Resolution, Unresolved) {
         let Some(name) = self.looking.remove(&which) else {
-            return (Names::Same, None);
+            return (Resolution::Same, None);
         };
         if !self.names.contains(&name) {
-            return (Names::Same, None);
+            return (Resolution::Same, None);
         }
         // A temporary failure of a name server removes no host's address.
         let unresolved = match found {
@@ -364,13 +364,13 @@ impl Hosts {
             Err(why) => self.note_end(&name, Some(why), now),
         };
         if !self.is_looking() && !self.has_queued() {
-            return (Names::All, unresolved);
+            return (Resolution::All, unresolved);
         }
         if now < self.told + TOLD {
-            return (Names::Same, unresolved);
+            return (Resolution::Same, unresolved);
         }
         self.told = now;
-        (Names::Some, unresolved)
+        (Resolution::Some, unresolved)
     }
 }
 

@@ -5,8 +5,10 @@
 //! few may check at the same time, because a check costs a core and some 20 MB.
 
 mod detached;
+mod ending;
 mod guesses;
 mod machines;
+mod prompts;
 mod shared;
 mod slots;
 mod times;
@@ -38,12 +40,13 @@ use crate::sys::process::{self, LoginProgram};
 
 pub(super) use detached::Detached;
 use detached::Leftover;
+pub(super) use guesses::Denial;
 use guesses::Failed;
-pub(super) use guesses::{Denial, Guess};
 use shared::Shared;
 pub(super) use slots::{Room, Slot};
 pub(super) use times::Late;
 use worker::Worker;
+pub(super) use worker::WorkerEvent;
 
 /// Why a login is refused that makes room for another while PAM is not working on it.
 pub(super) const MADE_ROOM: &str = "its login was the oldest, and was ended for another's";
@@ -283,13 +286,6 @@ impl Logins {
     /// Returns a login.
     pub(super) fn get(&mut self, id: LoginId) -> Option<&mut Login> {
         self.all.get_mut(&id)
-    }
-
-    /// Removes a login and its worker, whose process ID is returned to be reaped.
-    pub(super) fn remove(&mut self, id: LoginId) -> Option<(Login, Option<Pid>)> {
-        let login = self.all.remove(&id)?;
-        let pid = login.worker.as_ref().map(|w| w.pid);
-        Some((login, pid))
     }
 
     /// Kills a login's worker. The end of its channel follows as its last event.

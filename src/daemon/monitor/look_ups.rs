@@ -8,7 +8,6 @@
 //! process, and accepts from it only answers to the questions that it was asked.
 
 mod process;
-mod received;
 #[cfg(test)]
 pub(super) mod tests;
 

@@ -9,18 +9,37 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use crate::fault::Fault;
 use crate::sys::socket;
 
-/// The socket of the service manager, if there is one.
-pub(super) struct Manager(Option<OsString>);
+/// The service manager, if there is one, and what it was told.
+pub(super) struct Manager {
+    socket: Option<OsString>,
+    /// What the daemon has lacked since its start, if anything.
+    degraded: Option<String>,
+    /// What it lacks, as last told.
+    told: Option<String>,
+}
 
 impl Manager {
-    /// Returns the one that the environment names.
-    pub(super) fn from_environment() -> Self {
-        Self(std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()))
+    /// Returns the one that the environment names. `degraded`: what the daemon lacks from the start.
+    pub(super) fn from_environment(degraded: Option<String>) -> Self {
+        Self {
+            socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()),
+            degraded,
+            told: None,
+        }
+    }
+
+    /// Tells the manager what the daemon lacks now, if that has changed.
+    pub(super) fn tell_lack(&mut self, lack: Option<&str>) {
+        let lack = self.degraded.as_deref().or(lack);
+        if lack != self.told.as_deref() {
+            self.tell(&status(lack));
+            self.told = lack.map(str::to_owned);
+        }
     }
 
     /// Sends the manager a state. A failure is ignored.
     pub(super) fn tell(&self, state: &str) {
-        let Some(path) = &self.0 else { return };
+        let Some(path) = &self.socket else { return };
         let Ok(socket) = UnixDatagram::unbound() else {
             return;
         };
@@ -36,6 +55,18 @@ impl Manager {
                 .and_then(|a| socket.send_to_addr(state.as_bytes(), &a)),
         };
     }
+}
+
+/// Returns the state line for the service manager.
+fn status(why: Option<&str>) -> String {
+    /// The longest reason that is passed on, characters.
+    const LONGEST: usize = 300;
+    let one_line = |c: char| if c.is_control() { ' ' } else { c };
+    let words = why.map(|why| why.chars().take(LONGEST).map(one_line).collect::<String>());
+    words.map_or_else(
+        || "STATUS=serving".to_owned(),
+        |why| format!("STATUS=degraded: {why}"),
+    )
 }
 
 /// Returns the state that sd_notify(3) requires before a reload, with the monotonic clock's
@@ -76,4 +107,19 @@ pub(super) fn inherited_listeners() -> Result<Vec<TcpListener>, Fault> {
         .map(take)
         .collect::<Result<Vec<_>, Fault>>()
         .map_err(|e| e.while_doing("LISTEN_FDS: a socket of the service manager"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The service manager takes one line.
+    #[test]
+    fn a_status_is_one_line_of_bounded_length() {
+        assert_eq!(status(None), "STATUS=serving");
+        let why = "two\nlines ".repeat(100);
+        let told = status(Some(&why));
+        assert!(told.starts_with("STATUS=degraded: two lines two"), "{told}");
+        assert!(told.len() < 400 && !told.contains('\n'), "{told}");
+    }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::Monitor;
+use super::ground::Ground;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
@@ -95,76 +95,58 @@ impl Claim {
     }
 }
 
-impl Monitor {
-    /// Takes what is missing of the run folder. Logs what cannot be taken, which is tried again
-    /// later.
-    pub(super) fn claim_run_folder(&mut self, now: Instant) {
-        self.claim.due = None;
-        let wrong = self.take_missing();
-        for missing in &wrong {
-            if !self.claim.told.contains(missing) {
-                self.log_missing(missing);
+impl Claim {
+    /// Takes what is missing of the run folder; `open_sockets` opens the sockets that are not open.
+    /// Logs what cannot be taken, which is tried again later.
+    pub(super) fn take(
+        &mut self,
+        ground: &mut Ground,
+        open_sockets: impl FnOnce(&Ground) -> Vec<Fault>,
+        now: Instant,
+    ) {
+        self.due = None;
+        let wrong = self.take_missing(ground, open_sockets);
+        let file = ground.paths.pid_file();
+        let file = file.display();
+        for missing in wrong.iter().filter(|missing| !self.told.contains(missing)) {
+            match missing {
+                Missing::PidFile(why) => {
+                    log!(ground.log, Warning, "no-pid-file", file, why);
+                }
+                Missing::Socket(why) => log!(ground.log, Error, "no-socket", why),
             }
         }
-        if wrong.is_empty() {
-            if !self.claim.told.is_empty() {
-                let file = self.paths.pid_file();
-                log!(self.log, Info, "claimed", file = file.display());
-            }
-        } else {
-            let pause = self.claim.pause.saturating_mul(2);
-            self.claim.pause = pause.clamp(PAUSE, LONGEST_PAUSE);
-            self.claim.due = Some(now + self.claim.pause);
+        if !wrong.is_empty() {
+            self.pause = self.pause.saturating_mul(2).clamp(PAUSE, LONGEST_PAUSE);
+            self.due = Some(now + self.pause);
+        } else if !self.told.is_empty() {
+            log!(ground.log, Info, "claimed", file);
         }
-        self.claim.told = wrong;
-        self.notify_status();
+        self.told = wrong;
+    }
+
+    /// Returns what is missing, if anything.
+    pub(super) fn lack(&self) -> Option<&str> {
+        self.told.first().map(|missing| match missing {
+            Missing::PidFile(why) | Missing::Socket(why) => why.as_str(),
+        })
     }
 
     /// Without the lock nothing else is taken: the folder is another daemon's.
-    fn take_missing(&mut self) -> Vec<Missing> {
-        if let Err(why) = self.claim.lock(&self.paths) {
+    fn take_missing(
+        &mut self,
+        ground: &Ground,
+        open_sockets: impl FnOnce(&Ground) -> Vec<Fault>,
+    ) -> Vec<Missing> {
+        if let Err(why) = self.lock(&ground.paths) {
             return vec![Missing::PidFile(why.to_string())];
         }
-        let pid_file = self.claim.write_pid_file(&self.paths);
-        let pid_file = pid_file.err().map(|why| Missing::PidFile(why.to_string()));
-        let sockets = self.open_sockets().into_iter();
+        let pid_file = self.write_pid_file(&ground.paths).err();
+        let pid_file = pid_file.map(|why| Missing::PidFile(why.to_string()));
+        let sockets = open_sockets(ground).into_iter();
         let sockets = sockets.map(|why| Missing::Socket(why.to_string()));
         pid_file.into_iter().chain(sockets).collect()
     }
-
-    fn log_missing(&mut self, missing: &Missing) {
-        match missing {
-            Missing::PidFile(why) => {
-                let file = self.paths.pid_file();
-                log!(self.log, Warning, "no-pid-file", file = file.display(), why);
-            }
-            Missing::Socket(why) => log!(self.log, Error, "no-socket", why),
-        }
-    }
-
-    /// Tells the service manager what the daemon lacks, if that has changed.
-    fn notify_status(&mut self) {
-        let claim = self.claim.told.first().map(|missing| match missing {
-            Missing::PidFile(why) | Missing::Socket(why) => why.clone(),
-        });
-        let why = self.degraded.clone().or(claim);
-        if why != self.status {
-            self.manager.tell(&status(why.as_deref()));
-            self.status = why;
-        }
-    }
-}
-
-/// Returns the state line for the service manager.
-pub(super) fn status(why: Option<&str>) -> String {
-    /// The longest reason that is passed on, characters.
-    const LONGEST: usize = 300;
-    let one_line = |c: char| if c.is_control() { ' ' } else { c };
-    let words = why.map(|why| why.chars().take(LONGEST).map(one_line).collect::<String>());
-    words.map_or_else(
-        || "STATUS=serving".to_owned(),
-        |why| format!("STATUS=degraded: {why}"),
-    )
 }
 
 fn why_not_locked(lock: &Path, e: Errno) -> String {
@@ -191,15 +173,5 @@ mod tests {
             other,
             "locking /run/cosserver/cosserver.lock: No locks available (os error 37)"
         );
-    }
-
-    /// The service manager takes one line.
-    #[test]
-    fn a_status_is_one_line_of_bounded_length() {
-        assert_eq!(status(None), "STATUS=serving");
-        let why = "two\nlines ".repeat(100);
-        let told = status(Some(&why));
-        assert!(told.starts_with("STATUS=degraded: two lines two"), "{told}");
-        assert!(told.len() < 400 && !told.contains('\n'), "{told}");
     }
 }

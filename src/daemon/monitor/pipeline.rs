@@ -1,46 +1,44 @@
 //! One connection's path, top to bottom:
 //!
-//! 1. `greet`: Hello → `Greeted`.
-//! 2. `open`: ClientHello → `Opened`. The registry is asked about the machine of the handshake.
-//! 3. `after_registry`: the registry has answered. The outer door → `Admitted` ([`awaited`]: the host's name
-//!    may have to be resolved first).
-//! 4. `authenticate`: what the client presents → `AuthenticatedHost`, `LoginClaim` or
+//! 1. [`greet`]: Hello → `Greeted`.
+//! 2. [`open`]: ClientHello → `Opened`. The registry is asked about the machine of the handshake.
+//! 3. [`at_outer_door`]: the registry has answered → `Admitted`. The host's name may have to be
+//!    resolved first ([`await_name`]).
+//! 4. [`authenticate`]: what the client presents → `AuthenticatedHost`, `LoginClaim` or
 //!    `AuthenticatedMachine`.
-//! 5. `at_inner_door`: allowed, denied, or its user is prompted ([`prompt`]), whose answer registers
-//!    the machine.
-//! 6. `after_doors` → `Known`: a user who logs in goes on in [`super::login`], a registration ends in
-//!    [`enrol`]. The rest of a long command is taken.
-//! 7. `grant`: the policy → `Granted`. The account is looked up.
-//! 8. [`begin`]: the job is started, the connection is accepted and handed over to the relay.
+//! 5. [`at_inner_door`]: allowed, denied, or its user is prompted ([`prompt_user`]), whose answer
+//!    registers the machine ([`register`]).
+//! 6. [`after_doors`] → `Known`: a user who logs in goes on in [`login`], a registration ends. The
+//!    rest of a long command is taken ([`take_command`]).
+//! 7. [`grant`]: the policy → `Granted`. The account is looked up.
+//! 8. [`start`](start::start): the job is started, the connection is accepted and handed over to the relay.
 //!
-//! Each step consumes the state before it. One that waits leaves its state in
-//! `Monitor::unauthenticated`; [`registry_answers`], a piece of a command, an answer, or the account
-//! resumes it. One that fails ends the connection by `conclude`.
+//! Each step consumes the state before it, and calls the next, or returns what the connection waits
+//! for. An event resumes it: a message of the gate ([`handle_question`]), the registry's answer, a
+//! name, an account. A step that fails ends the connection ([`refuse`]).
 //!
 //! Runs in the monitor. Decides by itself only what comes next: `auth`, `registry` and `policy`
 //! decide the rest. Must not wait.
 
-pub(super) mod admission;
-pub(super) mod awaited;
-mod begin;
-mod enrol;
-mod excluded;
-pub(super) mod guesses;
-mod handover;
+pub(super) mod login;
 mod prompt;
-mod registry_answers;
+pub(super) mod refuse;
+mod start;
+mod step;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::Monitor;
 use super::accounts::Known as User;
-use super::conversation::Conversation;
+use super::conversation::{self, Conversation};
 use super::logins::LoginSubject;
 use super::look_ups::LookUp;
-use super::preauth::{Acceptance, Asked, Pending, Preauth, Reject};
-use super::refuse::{Checked, LEFT};
+use super::parts::Parts;
+use super::preauth::admission::{Applicant, Arrival, PendingAdmission, Progress};
+use super::preauth::{AwaitsCommand, Pending, Preauth, RoomForPrompt};
+use super::registry_client::{Asked, TicketAnswer};
+use super::reject::Reject;
 use super::sessions::shares::Holder;
 use crate::auth::hash::{self, ProofContext};
 use crate::auth::policy;
@@ -48,628 +46,837 @@ use crate::auth::{
     self, AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, NotGreeted, Opened,
     PresentedCredential,
 };
+use crate::config::name::HostName;
 use crate::config::paths::Paths;
-use crate::ipc::gate::{Connection, Order};
-use crate::log::{log, log_ratelimited};
+use crate::fault::Fault;
+use crate::ipc::gate::{Complaint, Connection, Order, Question};
+use crate::log::{Log, log, log_ratelimited};
 use crate::protocol::answer::Answer;
-use crate::protocol::prompt::{Style, Text};
-use crate::protocol::record::{self, Kind};
-use crate::protocol::request::{Command, Service};
+use crate::protocol::prompt::{Answers, Style, Text};
+use crate::protocol::request::{Command, Request, Service};
 use crate::protocol::{Malformed, limits};
 use crate::refusal::{Cause, Refusal};
-use crate::registry::asked::{Answer as RegistryAnswer, Question};
+use crate::registry::asked::{Answer as RegistryAnswer, Question as RegistryQuestion};
 use crate::registry::{
     self, AccessDecision, AdmissionPass, Admitted, Id, Known, Machine, MachineStatus, Name,
-    RegistrationOutcome, RegistrationState,
+    PromptFor, RegistrationOutcome, RegistrationState,
 };
 use crate::sys::account::UserRecord;
 use crate::sys::socket;
-use admission::{Applicant, PendingAdmission, Step};
+use refuse::{close, forget};
+use step::{Outcome, Step};
 
-pub(super) use handover::Handover;
+// ---- events ----
 
-impl Monitor {
-    // ---- hello, handshake ----
-
-    /// Handles a Hello: draws a nonce, and does nothing else.
-    pub(super) fn greet(&mut self, c: Connection, from: IpAddr, record: &[u8]) {
-        let full = self.unauthenticated.len() >= self.settings.limits.silent.saturating_mul(2);
-        if full || self.unauthenticated.contains_key(&c) {
-            self.forget(c);
-            return self.close(c, "a second hello, or too many connections", Some(from));
+/// Handles a message of the gate.
+pub(super) fn handle_question(
+    parts: &mut Parts,
+    question: &Question<'_>,
+    fds: Vec<OwnedFd>,
+    now: Instant,
+) {
+    match *question {
+        Question::Hello(c, from, record) => greet(parts, c, from, record),
+        Question::ClientHello(c, record) => {
+            let socket = fds.into_iter().next();
+            let outcome = open(parts, c, record, socket, now);
+            settle(parts, c, outcome);
         }
-        match Greeted::new(record, &self.host) {
-            Ok(greeted) => {
-                log!(self.log, Debug, "hello", connection = c, peer = from);
-                let order = Order::ServerHello(c, greeted.server_hello()).encode();
-                self.unauthenticated
-                    .insert(c, Preauth::Greeted(Box::new(greeted)));
-                self.send_to_gate(order);
-                self.doors.prepare();
-                self.prepare_look_up(from);
-            }
-            Err(NotGreeted::Malformed(m)) => self.close(c, m.0, Some(from)),
-            Err(NotGreeted::Fault(e)) => {
-                log!(self.log, Error, "fault", why = e);
-                self.close(c, "no random bytes", Some(from));
+        Question::Sealed(c, record) => {
+            let outcome = take_record(parts, c, record, now);
+            settle(parts, c, outcome);
+        }
+        Question::Gone(c) => forget(parts, c),
+        Question::Left(c) => refuse::handle_left(parts, c),
+        Question::Empty => parts.processes.gate_has_emptied(),
+        Question::TurnedAway(why, peer) => {
+            if why != Complaint::Probe {
+                let cause = why.name();
+                log_ratelimited!(parts.ground.log, Warning, "closed", peer, cause);
             }
         }
     }
+}
 
-    /// Handles a ClientHello: opens it, and then asks the doors.
-    pub(super) fn open(
-        &mut self,
-        c: Connection,
-        record: &[u8],
-        socket: Option<OwnedFd>,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let Some(Preauth::Greeted(greeted)) = self.unauthenticated.remove(&c) else {
-            return Err(Reject::Closed("a ClientHello out of turn", None));
-        };
-        // The kernel drops a descriptor that does not fit our limit: the shortage is ours, not the
-        // peer's fault.
-        let lost = || {
-            let words = "no descriptor was left for its socket (limit of open files)";
-            Refusal::new(Cause::Busy, words).from_unauthenticated(true)
-        };
-        let socket = socket.ok_or_else(lost)?;
-        if !socket::is_stream(socket.as_fd()) {
-            return Err(Reject::Closed("a ClientHello with another socket", None));
-        }
-        let peer = socket::peer(socket.as_fd());
-        let peer = peer.map_err(|_| Reject::Closed("the peer has disconnected", None))?;
-        if socket::has_bytes(socket.as_fd()) {
-            return Err(Reject::Closed(
-                "bytes behind a ClientHello",
-                Some(peer.ip()),
-            ));
-        }
-        let prepared = self.key_cache.take();
-        let opened = greeted.open(record, &self.host, prepared).map_err(|r| {
-            self.look_up_dummy(now);
-            r.of(peer.ip())
-        })?;
-        self.key_cache.opened(&self.host.public, opened.machine());
-        log!(self.log, Debug, "opened", connection = c, peer);
-        self.arrive(c, opened, socket, peer.ip(), now)
+/// Handles an answer of the registry.
+pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: Instant) {
+    let TicketAnswer {
+        whose,
+        ticket,
+        answer,
+    } = answer;
+    let Some(c) = whose else {
+        return log_note(&mut parts.ground.log, answer);
+    };
+    if let Some(admission) = parts.connections.take_at_door(c, ticket) {
+        let outcome = after_registry(parts, c, *admission, answer, now);
+        settle(parts, c, outcome);
+    } else if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) =
+        answer
+    {
+        log_registered(parts, pass.id(), &name, &"left");
     }
+}
 
-    /// Handles an opened handshake: queries the registry about its machine before it looks at
-    /// anything else of it.
-    pub(super) fn arrive(
-        &mut self,
-        c: Connection,
-        opened: Opened,
-        socket: OwnedFd,
-        peer: IpAddr,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let id = Id::of(opened.machine());
-        let local = socket::local(socket.as_fd());
-        let is_local = peer.is_loopback() || local.is_ok_and(|own| own.ip() == peer);
-        let admission = PendingAdmission {
-            socket,
+/// Handles the end of a user's look-up.
+pub(super) fn user_found(
+    parts: &mut Parts,
+    which: LookUp,
+    found: &Result<Option<Box<UserRecord>>, String>,
+    now: Instant,
+) {
+    for (c, pending) in parts.connections.take_pending(which) {
+        let host = pending.granted.authenticated();
+        let (peer, holders) = (host.peer(), Holder::of(host));
+        let user = &pending.granted.service().user;
+        let outcome = match (found, parts.cannot_start_for(&holders)) {
+            (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
+            (Ok(Some(record)), None) => start::start(parts, c, *pending, record, now),
+            (Ok(None), None) => {
+                let words = format!("there is no user {user}, or it was not found in time");
+                Err(Refusal::new(Cause::Account, words).of(peer).into())
+            }
+            (Err(why), None) => {
+                let words = format!("user {user} cannot be used: {why}");
+                Err(Refusal::new(Cause::Account, words).of(peer).into())
+            }
+        };
+        settle(parts, c, outcome);
+    }
+}
+
+/// Continues with the connections that waited for a name whose look-up has ended.
+pub(super) fn name_is_known(parts: &mut Parts, name: &HostName, now: Instant) {
+    for (c, admission) in parts.connections.take_named(name) {
+        after_name(parts, c, *admission, now);
+    }
+}
+
+/// Continues with connections that have waited long enough, with the addresses known so far.
+pub(super) fn continue_overdue(parts: &mut Parts, now: Instant) {
+    for (c, admission) in parts.connections.take_overdue(now) {
+        after_name(parts, c, *admission, now);
+    }
+}
+
+/// Handles the outcome of a connection's step.
+fn settle(parts: &mut Parts, c: Connection, outcome: Outcome) {
+    match outcome {
+        Ok(Step::Wait(state)) => parts.connections.insert(c, state),
+        Ok(Step::Done) => {}
+        Err(reject) => refuse::reject(parts, c, reject),
+    }
+}
+
+// ---- hello, handshake ----
+
+/// Handles a Hello: draws a nonce, and does nothing else.
+fn greet(parts: &mut Parts, c: Connection, peer: IpAddr, record: &[u8]) {
+    let most = parts.ground.settings.limits.silent.saturating_mul(2);
+    if parts.connections.len() >= most || parts.connections.has(c) {
+        forget(parts, c);
+        let why = "a second hello, or too many connections";
+        return close(parts, c, why, Some(peer));
+    }
+    match Greeted::new(record, &parts.ground.host) {
+        Ok(greeted) => {
+            log!(parts.ground.log, Debug, "hello", connection = c, peer);
+            parts.order(&Order::ServerHello(c, greeted.server_hello()));
+            let state = Preauth::Greeted(Box::new(greeted));
+            parts.connections.insert(c, state);
+            parts.registry.prepare();
+            parts.names.prepare(&parts.ground, peer);
+        }
+        Err(NotGreeted::Malformed(m)) => close(parts, c, m.0, Some(peer)),
+        Err(NotGreeted::Fault(e)) => {
+            log!(parts.ground.log, Error, "fault", why = e);
+            close(parts, c, "no random bytes", Some(peer));
+        }
+    }
+}
+
+/// Handles a ClientHello: opens it, and queries the registry about its machine before it looks at
+/// anything else of it.
+fn open(
+    parts: &mut Parts,
+    c: Connection,
+    record: &[u8],
+    socket: Option<OwnedFd>,
+    now: Instant,
+) -> Outcome {
+    let Some(Preauth::Greeted(greeted)) = parts.connections.remove(c) else {
+        return Err(Reject::Closed("a ClientHello out of turn", None));
+    };
+    // The kernel drops a descriptor that does not fit our limit: the shortage is ours, not the
+    // peer's fault.
+    let lost = || {
+        let words = "no descriptor was left for its socket (limit of open files)";
+        Refusal::new(Cause::Busy, words).from_unauthenticated(true)
+    };
+    let socket = socket.ok_or_else(lost)?;
+    if !socket::is_stream(socket.as_fd()) {
+        return Err(Reject::Closed("a ClientHello with another socket", None));
+    }
+    let address = socket::peer(socket.as_fd());
+    let address = address.map_err(|_| Reject::Closed("the peer has disconnected", None))?;
+    let peer = address.ip();
+    if socket::has_bytes(socket.as_fd()) {
+        return Err(Reject::Closed("bytes behind a ClientHello", Some(peer)));
+    }
+    let prepared = parts.key_cache.take();
+    let opened = greeted.open(record, &parts.ground.host, prepared);
+    let opened = opened.map_err(|refusal| {
+        refuse::look_up_dummy(parts, now);
+        refusal.of(peer)
+    })?;
+    let key = &parts.ground.host.public;
+    parts.key_cache.opened(key, opened.machine());
+    log!(
+        parts.ground.log,
+        Debug,
+        "opened",
+        connection = c,
+        peer = address
+    );
+    let id = Id::of(opened.machine());
+    let local = socket::local(socket.as_fd());
+    let arrival = Arrival {
+        is_local: peer.is_loopback() || local.is_ok_and(|own| own.ip() == peer),
+        socket,
+        peer,
+        welcome: String::new(),
+        has_left: false,
+    };
+    let progress = Progress::Arrives(Box::new(opened));
+    ask_registry(parts, c, arrival, progress, RegistryQuestion::Look(id), now)
+}
+
+// ---- outer door, credential, inner door ----
+
+/// Queries the registry about a connection, which waits for the answer.
+fn ask_registry(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    progress: Progress,
+    question: RegistryQuestion,
+    now: Instant,
+) -> Outcome {
+    if let (RegistryQuestion::Look(id), Some(inetd)) = (&question, &mut parts.inetd) {
+        inetd.note_machine(*id);
+    }
+    let mut admission = PendingAdmission::new(arrival, progress);
+    let registry = parts.ground.poll.registry();
+    match parts.registry.ask(registry, Some(c), question, now) {
+        Ok(Asked::Now(answer)) => after_registry(parts, c, *admission, answer, now),
+        Ok(Asked::Later(ticket)) => {
+            admission.ticket = Some(ticket);
+            Ok(Step::Wait(Preauth::AtDoor(admission)))
+        }
+        Err(e) => {
+            let reject = Reject::from(Refusal::new(Cause::Registry, e));
+            Err(reject.of(admission.arrival.peer, admission.is_unauthenticated()))
+        }
+    }
+}
+
+/// Continues with the registry's answer.
+fn after_registry(
+    parts: &mut Parts,
+    c: Connection,
+    admission: PendingAdmission,
+    answer: RegistryAnswer,
+    now: Instant,
+) -> Outcome {
+    let (peer, is_unauthenticated) = (admission.arrival.peer, admission.is_unauthenticated());
+    let PendingAdmission {
+        arrival, progress, ..
+    } = admission;
+    let outcome = match (progress, answer) {
+        (_, RegistryAnswer::Fault(why)) => Err(Refusal::new(Cause::Registry, why).into()),
+        (Progress::Arrives(opened), RegistryAnswer::MachineStatus(status)) => {
+            at_outer_door(parts, c, arrival, *opened, &status, now)
+        }
+        (Progress::VouchedFor(applicant), RegistryAnswer::MachineStatus(status)) => {
+            at_inner_door(parts, c, arrival, applicant, &status, now)
+        }
+        (
+            Progress::Registers(applicant, conversation),
+            RegistryAnswer::RegistrationOutcome(outcome),
+        ) => registered(parts, c, arrival, applicant, conversation, outcome, now),
+        (Progress::Registered(applicant, conversation), RegistryAnswer::MachineStatus(status)) => {
+            let conversation = Some(conversation);
+            match registry::decide(&status, applicant.host().is_some(), arrival.is_local) {
+                AccessDecision::Allow(pass) => {
+                    after_doors(parts, c, arrival, applicant, conversation, &pass, now)
+                }
+                AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
+                    let id = status.id;
+                    let words = format!("machine {id}: it was registered, and is denied now");
+                    Err(Refusal::new(Cause::UnknownMachine, words).into())
+                }
+            }
+        }
+        _ => {
+            let words = "an unexpected answer from the registry process";
+            Err(Refusal::new(Cause::Registry, words).into())
+        }
+    };
+    outcome.map_err(|reject| reject.of(peer, is_unauthenticated))
+}
+
+/// Admits a machine at the outer door, and authenticates what it presents, unless its host's name
+/// is to be resolved first.
+fn at_outer_door(
+    parts: &mut Parts,
+    c: Connection,
+    mut arrival: Arrival,
+    opened: Opened,
+    status: &MachineStatus,
+    now: Instant,
+) -> Outcome {
+    let admitted = Admitted::by(opened, status)?;
+    log!(
+        parts.ground.log,
+        Debug,
+        "admitted",
+        connection = c,
+        machine = status.id
+    );
+    arrival.welcome.clone_from(&status.welcome);
+    if let Some(name) = pending_name(parts, &admitted, arrival.peer, now) {
+        await_name(parts, c, arrival, admitted, name, now);
+        return Ok(Step::Done);
+    }
+    let applicant = authenticate(parts, c, admitted, arrival.peer)?;
+    if applicant.machine() == status.id {
+        return at_inner_door(parts, c, arrival, applicant, status, now);
+    }
+    ask_about_host(parts, c, arrival, applicant, now)
+}
+
+/// Queries the registry about the machine of the host that vouches for the user: a signer may do so
+/// with its own key, and the inner door checks the host's machine.
+fn ask_about_host(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    applicant: Applicant,
+    now: Instant,
+) -> Outcome {
+    let question = RegistryQuestion::Look(applicant.machine());
+    let progress = Progress::VouchedFor(applicant);
+    ask_registry(parts, c, arrival, progress, question, now)
+}
+
+/// Returns the name to look up before this handshake's proof is verified, if it is being looked up.
+fn pending_name(
+    parts: &mut Parts,
+    admitted: &Admitted<Opened>,
+    peer: IpAddr,
+    now: Instant,
+) -> Option<HostName> {
+    parts.names.refresh(&mut parts.ground, now);
+    let hosts = parts.names.hosts();
+    if !hosts.have_names() {
+        return None;
+    }
+    let resolved = |name: &HostName| hosts.addresses_of(name);
+    let name = hash::unknown_by_name(admitted, hosts.table().ok()?, &resolved, peer)?;
+    let is_wanted = parts.names.want(&mut parts.ground, &name, now);
+    is_wanted.then_some(name)
+}
+
+/// Has a connection wait for its host's name. If too many wait, one of them goes on without it.
+fn await_name(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    admitted: Admitted<Opened>,
+    name: HostName,
+    now: Instant,
+) {
+    log!(parts.ground.log, Debug, "name", connection = c, host = name);
+    let interval = parts.ground.settings.daemon.refusal_interval;
+    let until = now + interval - interval / 10;
+    let progress = Progress::AwaitsName(Box::new(admitted));
+    let admission = PendingAdmission::new(arrival, progress);
+    parts.connections.await_name(c, admission, name, until);
+    parts.order(&Order::MayGo(c, true));
+    if let Some((c, admission)) = parts.connections.take_surplus() {
+        after_name(parts, c, *admission, now);
+    }
+}
+
+/// Continues once the host's name is resolved or has taken too long: verifies the proof, and asks
+/// the registry once more, which may have changed.
+fn after_name(parts: &mut Parts, c: Connection, admission: PendingAdmission, now: Instant) {
+    let PendingAdmission {
+        arrival, progress, ..
+    } = admission;
+    let Progress::AwaitsName(admitted) = progress else {
+        return;
+    };
+    parts.order(&Order::MayGo(c, false));
+    parts.names.refresh(&mut parts.ground, now);
+    let peer = arrival.peer;
+    let outcome = authenticate(parts, c, *admitted, peer)
+        .and_then(|applicant| ask_about_host(parts, c, arrival, applicant, now));
+    settle(parts, c, outcome.map_err(|reject| reject.of(peer, true)));
+}
+
+/// Authenticates what the outer door has admitted, as far as it can without PAM.
+fn authenticate(
+    parts: &mut Parts,
+    c: Connection,
+    admitted: Admitted<Opened>,
+    peer: IpAddr,
+) -> Result<Applicant, Reject> {
+    match auth::presented_credential(&admitted).map_err(|r| r.of(peer))? {
+        PresentedCredential::Password => {
+            let login_claim = LoginClaim::new(admitted, peer)?;
+            Ok(Applicant::LoginClaim(Box::new(login_claim)))
+        }
+        PresentedCredential::Machine => {
+            let machine = AuthenticatedMachine::new(admitted, peer)?;
+            Ok(Applicant::AuthenticatedMachine(Box::new(machine)))
+        }
+        PresentedCredential::Proof => {
+            let host = authenticate_host(parts, admitted, peer).map_err(|r| r.of(peer))?;
+            let name = &host.caller().name;
+            log!(
+                parts.ground.log,
+                Debug,
+                "proven",
+                connection = c,
+                host = name
+            );
+            if !matches!(host.request().service, Service::Gui(_)) {
+                return Ok(Applicant::Exec(Box::new(host)));
+            }
+            let user = policy::user_of(&host, parts.names.serves());
+            let user = user.map_err(|r| r.of(peer))?;
+            Ok(Applicant::Gui(Box::new(host), user))
+        }
+    }
+}
+
+/// Verifies an admitted host against HOSTINFO and its cookie.
+fn authenticate_host(
+    parts: &mut Parts,
+    admitted: Admitted<Opened>,
+    peer: IpAddr,
+) -> Result<AuthenticatedHost, Refusal> {
+    let (ground, key_cache) = (&mut parts.ground, &mut parts.key_cache);
+    let hosts = parts.names.hosts();
+    let table = hosts.table();
+    let table = table.map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
+    // Check the folders above cookies and keys once for this proof.
+    let paths = ground.paths.clone().once();
+    let key = &ground.host;
+    let host = hash::authenticate_host(
+        admitted,
+        &ProofContext {
+            table,
+            resolved: &|name| hosts.addresses_of(name),
+            paths: &paths,
+            name: &ground.settings.name,
+            host_key: &key.public,
+            shared: &|machine| key_cache.agree(key, machine),
             peer,
-            is_local,
-            step: Step::Arrives(Box::new(opened)),
-            ticket: None,
-            welcome: String::new(),
-            has_left: false,
-        };
-        self.ask_registry(c, Box::new(admission), Question::Look(id), now)
+        },
+    )
+    .map_err(Refusal::with_work_done)?;
+    key_cache.authenticated(&key.public, host.machine());
+    if host.is_newly_recorded() {
+        let name = &host.caller().name;
+        log!(ground.log, Info, "machine-recorded", host = name, peer);
     }
+    Ok(host)
+}
 
-    // ---- outer door, credential, inner door ----
-
-    /// Continues with the registry's answer.
-    fn after_registry(
-        &mut self,
-        c: Connection,
-        admission: PendingAdmission,
-        told: RegistryAnswer,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let PendingAdmission {
-            socket,
-            peer,
-            is_local,
-            step,
-            ticket: _,
-            welcome,
-            has_left,
-        } = admission;
-        let admission = |step, welcome| {
-            Box::new(PendingAdmission {
-                socket,
-                peer,
-                is_local,
-                step,
-                ticket: None,
-                welcome,
-                has_left,
-            })
-        };
-        match (step, told) {
-            (_, RegistryAnswer::Fault(why)) => Err(Refusal::new(Cause::Registry, why).into()),
-            (Step::Arrives(opened), RegistryAnswer::MachineStatus(status)) => {
-                let admitted = Admitted::by(*opened, &status)?;
-                log!(
-                    self.log,
-                    Debug,
-                    "admitted",
-                    connection = c,
-                    machine = status.id
-                );
-                let welcome = status.welcome.clone();
-                if let Some(name) = self.pending_name(&admitted, peer, now) {
-                    let step = Step::AwaitsName(Box::new(admitted));
-                    let admission = admission(step, welcome);
-                    self.unauthenticated.insert(c, Preauth::AtDoor(admission));
-                    self.await_name(c, name, peer, now);
-                    return Ok(());
-                }
-                let applicant = self.authenticate(c, admitted, peer)?;
-                let machine = applicant.machine();
-                if machine == status.id {
-                    let admission = admission(Step::VouchedFor(applicant), welcome);
-                    return self.at_inner_door(c, admission, &status, now);
-                }
-                // A signer may vouch for a user with its own key: the inner door checks the host's
-                // machine.
-                let admission = admission(Step::VouchedFor(applicant), welcome);
-                self.ask_registry(c, admission, Question::Look(machine), now)
-            }
-            (Step::VouchedFor(applicant), RegistryAnswer::MachineStatus(status)) => {
-                if status.excluded {
-                    let words = format!("machine {} is on the exclude list", status.id);
-                    return Err(Refusal::new(Cause::Excluded, words).into());
-                }
-                let welcome = status.welcome.clone();
-                let admission = admission(Step::VouchedFor(applicant), welcome);
-                self.at_inner_door(c, admission, &status, now)
-            }
-            (
-                Step::Registers(applicant, conversation),
-                RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)),
-            ) => {
-                let id = pass.id();
-                self.log_registered(id, &name, &peer);
-                // Ask again: the manager may have closed the inner door to it during the
-                // registration.
-                let admission = admission(Step::Registered(applicant, conversation), welcome);
-                self.ask_registry(c, admission, Question::Look(id), now)
-            }
-            (Step::Registered(applicant, conversation), RegistryAnswer::MachineStatus(status)) => {
-                let is_host = applicant.host().is_some();
-                let admission = admission(Step::Registered(applicant, conversation), welcome);
-                match registry::decide(&status, is_host, is_local) {
-                    AccessDecision::Allow(pass) => self.after_doors(c, *admission, &pass, now),
-                    AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
-                        let words = format!(
-                            "machine {}: it was registered, and is denied now",
-                            status.id
-                        );
-                        Err(Refusal::new(Cause::UnknownMachine, words).into())
-                    }
-                }
-            }
-            (
-                Step::Registers(applicant, _),
-                RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Wrong(why)),
-            ) => {
-                let words = format!("machine {}: {why}", applicant.machine());
-                Err(Refusal::new(Cause::Activation, words).into())
-            }
-            (
-                Step::Arrives(_)
-                | Step::AwaitsName(_)
-                | Step::VouchedFor(_)
-                | Step::Prompted(..)
-                | Step::Registers(..)
-                | Step::Registered(..),
-                RegistryAnswer::MachineStatus(_)
-                | RegistryAnswer::RegistrationOutcome(_)
-                | RegistryAnswer::Done,
-            ) => Err(Refusal::new(
-                Cause::Registry,
-                "an unexpected answer from the registry process",
-            )
-            .into()),
+/// Applies the inner door's decision about the applicant's machine.
+fn at_inner_door(
+    parts: &mut Parts,
+    c: Connection,
+    mut arrival: Arrival,
+    applicant: Applicant,
+    status: &MachineStatus,
+    now: Instant,
+) -> Outcome {
+    let is_host = applicant.host().is_some();
+    if status.excluded {
+        // The outer door has let the machine of the handshake in: this is the host's.
+        let words = format!("machine {} is on the exclude list", status.id);
+        return Err(Refusal::new(Cause::Excluded, words).into());
+    }
+    arrival.welcome.clone_from(&status.welcome);
+    match registry::decide(status, is_host, arrival.is_local) {
+        AccessDecision::Allow(pass) => {
+            note_admission(parts, &arrival, &applicant, &pass, status, now);
+            after_doors(parts, c, arrival, applicant, None, &pass, now)
+        }
+        AccessDecision::Prompt(want) => prompt_user(parts, c, arrival, applicant, want),
+        AccessDecision::Deny(why) => {
+            let remedy = remedy(&parts.ground.paths, status, is_host);
+            let words = format!("machine {}: {why}; {remedy}", status.id);
+            Err(Refusal::new(Cause::UnknownMachine, words).into())
         }
     }
+}
 
-    /// Continues once the host's name is resolved or has taken too long: verifies the proof, and asks
-    /// the registry once more, which may have changed.
-    fn after_name(
-        &mut self,
-        c: Connection,
-        admission: PendingAdmission,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let PendingAdmission { step, peer, .. } = admission;
-        let Step::AwaitsName(admitted) = step else {
-            return Ok(());
-        };
-        self.refresh_hosts();
-        let applicant = self.authenticate(c, *admitted, peer)?;
-        let machine = applicant.machine();
-        let admission = PendingAdmission {
-            step: Step::VouchedFor(applicant),
-            ..admission
-        };
-        self.ask_registry(c, Box::new(admission), Question::Look(machine), now)
+/// Has the registry record what is new about an admitted machine. No connection waits for that.
+fn note_admission(
+    parts: &mut Parts,
+    arrival: &Arrival,
+    applicant: &Applicant,
+    pass: &AdmissionPass,
+    status: &MachineStatus,
+    now: Instant,
+) {
+    let (id, is_remote) = (pass.id(), !arrival.is_local);
+    let name = applicant.host();
+    let question = match name.map(|host| Name::parse(host.caller().name.as_str())) {
+        Some(Ok(name)) if pass.introduce => RegistryQuestion::Introduce(id, name, is_remote),
+        _ if status.state == (RegistrationState::Known { unseen: true }) => {
+            RegistryQuestion::Saw(id)
+        }
+        _ => return,
+    };
+    let registry = parts.ground.poll.registry();
+    if let Err(why) = parts.registry.note(registry, question, now) {
+        log_ratelimited!(parts.ground.log, Error, "registry", why);
     }
+}
 
-    /// Authenticates what the outer door has admitted, as far as it can without PAM.
-    fn authenticate(
-        &mut self,
-        c: Connection,
-        admitted: Admitted<Opened>,
-        peer: IpAddr,
-    ) -> Result<Applicant, Reject> {
-        match auth::presented_credential(&admitted).map_err(|r| r.of(peer))? {
-            PresentedCredential::Password => {
-                let login_claim = LoginClaim::new(admitted, peer)?;
-                Ok(Applicant::LoginClaim(Box::new(login_claim)))
-            }
-            PresentedCredential::Machine => {
-                let authenticated_machine = AuthenticatedMachine::new(admitted, peer)?;
-                Ok(Applicant::AuthenticatedMachine(Box::new(
-                    authenticated_machine,
-                )))
-            }
-            PresentedCredential::Proof => {
-                let authenticated = self
-                    .authenticate_host(admitted, peer)
-                    .map_err(|r| r.of(peer))?;
-                let host = &authenticated.caller().name;
-                log!(self.log, Debug, "proven", connection = c, host);
-                if !matches!(authenticated.request().service, Service::Gui(_)) {
-                    return Ok(Applicant::Exec(Box::new(authenticated)));
-                }
-                let user = policy::user_of(&authenticated, self.accounts.serves());
-                let user = user.map_err(|r| r.of(peer))?;
-                Ok(Applicant::Gui(Box::new(authenticated), user))
-            }
+/// Logs the outcome of a registry write that no connection waits for.
+pub(super) fn log_note(log: &mut Log, answer: RegistryAnswer) {
+    match answer {
+        RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
+            log!(
+                log,
+                Info,
+                "auto-registered",
+                machine = pass.id(),
+                host = name
+            );
+        }
+        RegistryAnswer::Fault(why) => log_ratelimited!(log, Error, "registry", why),
+        RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Wrong(_))
+        | RegistryAnswer::MachineStatus(_)
+        | RegistryAnswer::Done => {}
+    }
+}
+
+// ---- registration ----
+
+/// Prompts the user of an unknown machine while the outer door is open.
+fn prompt_user(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    mut applicant: Applicant,
+    want: PromptFor,
+) -> Outcome {
+    let peer = arrival.peer;
+    match parts.connections.room_for_prompt(peer) {
+        RoomForPrompt::Free => {}
+        RoomForPrompt::Instead(oldest, peer) => {
+            let words = "its prompt was the oldest, and was closed for another machine's";
+            let refusal = Refusal::new(Cause::Busy, words).of(peer);
+            refuse::refuse(parts, oldest, &refusal.from_unauthenticated(true));
+        }
+        RoomForPrompt::Full => {
+            let words = "too many registrations in progress";
+            return Err(Refusal::new(Cause::Busy, words).into());
         }
     }
+    let (by, texts) = prompt::texts(want);
+    let payload = Answer::Prompts { by, texts }.encode()?;
+    let message_2 = |payload: &[u8]| applicant.message_2(payload);
+    let (record, conversation) = conversation::begin(&payload, message_2)?;
+    let (machine, want_name) = (applicant.machine(), prompt::name(want));
+    log_ratelimited!(
+        parts.ground.log,
+        Info,
+        "asked",
+        machine,
+        peer,
+        want = want_name
+    );
+    let seconds = parts.ground.settings.login.time.as_secs().max(1);
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    parts.order(&Order::Prompt(c, seconds, &record));
+    let progress = Progress::Prompted(applicant, want, conversation);
+    let admission = PendingAdmission::new(arrival, progress);
+    Ok(Step::Wait(Preauth::AtDoor(admission)))
+}
 
-    /// Verifies an admitted host against HOSTINFO and its cookie.
-    pub(super) fn authenticate_host(
-        &mut self,
-        admitted: Admitted<Opened>,
-        peer: IpAddr,
-    ) -> Result<AuthenticatedHost, Refusal> {
-        let table = self
-            .hosts
-            .table()
-            .map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
-        // Check the folders above cookies and keys once for this proof.
-        let paths = self.paths.clone().once();
-        let authenticated = hash::authenticate_host(
-            admitted,
-            &ProofContext {
-                table,
-                resolved: &|name| self.hosts.addresses_of(name),
-                paths: &paths,
-                name: &self.settings.name,
-                host_key: &self.host.public,
-                shared: &|machine| self.key_cache.agree(&self.host, machine),
-                peer,
-            },
-        )
-        .map_err(Refusal::with_work_done)?;
-        self.key_cache
-            .authenticated(&self.host.public, authenticated.machine());
-        if authenticated.is_newly_recorded() {
-            let host = &authenticated.caller().name;
-            log!(self.log, Info, "machine-recorded", host, peer);
-        }
-        Ok(authenticated)
+/// Takes the answer to the inner door's prompt, which may register the machine.
+fn register(
+    parts: &mut Parts,
+    c: Connection,
+    admission: PendingAdmission,
+    record: &[u8],
+    now: Instant,
+) -> Outcome {
+    let PendingAdmission {
+        arrival, progress, ..
+    } = admission;
+    let peer = arrival.peer;
+    let Progress::Prompted(applicant, want, mut conversation) = progress else {
+        return Err(Reject::Closed("answers without a prompt", Some(peer)));
+    };
+    if socket::has_bytes(arrival.socket.as_fd()) {
+        return Err(Reject::Closed("bytes behind answers", Some(peer)));
     }
-
-    /// Applies the inner door's decision about the applicant's machine.
-    fn at_inner_door(
-        &mut self,
-        c: Connection,
-        admission: Box<PendingAdmission>,
-        status: &MachineStatus,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let Step::VouchedFor(applicant) = &admission.step else {
-            return Err(Refusal::new(Cause::Registry, "no registration is pending").into());
-        };
-        match registry::decide(status, applicant.host().is_some(), admission.is_local) {
-            AccessDecision::Allow(pass) => {
-                self.note_admission(applicant, &pass, status, admission.is_local, now);
-                self.after_doors(c, *admission, &pass, now)
-            }
-            AccessDecision::Prompt(want) => self.prompt_applicant(c, admission, want),
-            AccessDecision::Deny(why) => {
-                let remedy = remedy(&self.paths, status, applicant.host().is_some());
-                let words = format!("machine {}: {why}; {remedy}", status.id);
-                Err(Refusal::new(Cause::UnknownMachine, words).into())
-            }
+    let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
+    let text = conversation.open(record).map_err(refuse)?;
+    let answers = Answers::decode(&text, 1).map_err(refuse)?;
+    let typed = answers.all().first().cloned().unwrap_or_default();
+    let (id, is_remote) = (applicant.machine(), !arrival.is_local);
+    let question = match want {
+        PromptFor::Name => {
+            let name = std::str::from_utf8(&typed).map_err(|e| e.to_string());
+            let name = name.and_then(|n| Name::parse(n).map_err(|e| e.to_string()));
+            let wrong = |why| {
+                let refusal = Refusal::new(Cause::Activation, why).of(peer);
+                refusal.from_unauthenticated(true)
+            };
+            RegistryQuestion::Register(id, name.map_err(wrong)?, is_remote)
         }
-    }
-
-    /// Has the registry record what is new about an admitted machine. No connection waits for that.
-    fn note_admission(
-        &mut self,
-        applicant: &Applicant,
-        pass: &AdmissionPass,
-        status: &MachineStatus,
-        is_local: bool,
-        now: Instant,
-    ) {
-        let id = pass.id();
-        let question = match applicant
-            .host()
-            .map(|p| Name::parse(p.caller().name.as_str()))
-        {
-            Some(Ok(name)) if pass.introduce => Question::Introduce(id, name, !is_local),
-            _ if status.state == (RegistrationState::Known { unseen: true }) => Question::Saw(id),
-            _ => return,
-        };
-        if let Err(why) = self.doors.note(self.poll.registry(), question, now) {
-            log_ratelimited!(self.log, Error, "registry", why);
+        PromptFor::Activation => {
+            let interval = parts.ground.settings.daemon.refusal_interval;
+            let is_exempt = parts.ground.exempt().has(peer);
+            if !is_exempt && !parts.guesses.take(peer, interval, now) {
+                let words = "too many activation passwords from this address; it was not checked";
+                let refusal = Refusal::new(Cause::Busy, words).of(peer);
+                return Err(refusal.from_unauthenticated(true).into());
+            }
+            let shown = format!("{}@{peer}", applicant.caller());
+            let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
+            let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
+            RegistryQuestion::Activate(id, typed, name, is_remote)
         }
-    }
+    };
+    let progress = Progress::Registers(applicant, conversation);
+    ask_registry(parts, c, arrival, progress, question, now)
+}
 
-    // ---- both doors have admitted it ----
-
-    /// Continues with the request of an applicant that both doors have admitted.
-    fn after_doors(
-        &mut self,
-        c: Connection,
-        admission: PendingAdmission,
-        pass: &AdmissionPass,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let PendingAdmission {
-            socket,
-            peer,
-            step,
-            welcome,
-            has_left,
-            ..
-        } = admission;
-        if has_left {
-            return Err(Reject::Left(peer));
+/// Continues with a registration. The registry is asked again: the manager may have closed the
+/// inner door to the machine in the meantime.
+fn registered(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    applicant: Applicant,
+    conversation: Box<Conversation>,
+    outcome: RegistrationOutcome,
+    now: Instant,
+) -> Outcome {
+    match outcome {
+        RegistrationOutcome::Registered(pass, name) => {
+            let id = pass.id();
+            log_registered(parts, id, &name, &arrival.peer);
+            let progress = Progress::Registered(applicant, conversation);
+            ask_registry(parts, c, arrival, progress, RegistryQuestion::Look(id), now)
         }
-        let (applicant, conversation) = match step {
-            Step::VouchedFor(applicant) => (applicant, None),
-            Step::Registered(applicant, conversation) => (applicant, Some(conversation)),
-            Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
-                return Err(Refusal::new(Cause::Registry, "no admission is pending").into());
-            }
-        };
-        let welcome = greeting(welcome);
-        let of = |r: Refusal| r.of(peer);
-        log!(
-            self.log,
-            Debug,
-            "known",
-            connection = c,
-            machine = pass.id()
-        );
-        match applicant {
-            Applicant::Exec(authenticated) => {
-                let known = Known::by(*authenticated, pass).map_err(of)?;
-                if let Command::Follows { length, .. } = known.inner().request().command {
-                    return self.ask_for_command(c, known, socket, conversation, welcome, length);
-                }
-                let acceptance =
-                    conversation.map_or(Acceptance::Message2, Acceptance::Conversation);
-                self.grant(c, known, socket, acceptance, welcome, now)
-            }
-            Applicant::Gui(authenticated, user) => {
-                let known = Known::by(authenticated, pass).map_err(of)?;
-                self.begin_login(
-                    c,
-                    LoginSubject::Host(known, user),
-                    socket,
-                    conversation,
-                    welcome,
-                    now,
-                )
-            }
-            Applicant::LoginClaim(login_claim) => {
-                let known = Known::by(login_claim, pass).map_err(of)?;
-                self.begin_login(
-                    c,
-                    LoginSubject::LoginClaim(known),
-                    socket,
-                    conversation,
-                    welcome,
-                    now,
-                )
-            }
-            Applicant::AuthenticatedMachine(authenticated_machine) => {
-                let known = Known::by(authenticated_machine, pass).map_err(of)?;
-                self.accept_registration(c, known, socket, conversation, welcome, now)
-            }
+        RegistrationOutcome::Wrong(why) => {
+            let words = format!("machine {}: {why}", applicant.machine());
+            Err(Refusal::new(Cause::Activation, words).into())
         }
     }
+}
 
-    /// Sends AuthContinue: the client is admitted, but its command does not fit the ClientHello.
-    pub(super) fn ask_for_command(
-        &mut self,
-        c: Connection,
-        mut known: Known<AuthenticatedHost>,
-        socket: OwnedFd,
-        conversation: Option<Box<Conversation>>,
-        welcome: Vec<Text>,
-        length: u32,
-    ) -> Result<(), Reject> {
-        let payload = Answer::SendCommand.encode()?;
-        let (conversation, record) = match conversation {
-            Some(mut conversation) => {
-                let record = conversation.seal(&payload)?;
-                (*conversation, record)
+/// Logs that a machine is now on the inner door's list, whether or not its user still waits.
+fn log_registered(parts: &mut Parts, machine: Id, name: &Name, peer: &dyn std::fmt::Display) {
+    log!(parts.ground.log, Info, "registered", machine, name, peer);
+}
+
+// ---- both doors have admitted it ----
+
+/// Continues with the request of an applicant that both doors have admitted.
+fn after_doors(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    applicant: Applicant,
+    conversation: Option<Box<Conversation>>,
+    pass: &AdmissionPass,
+    now: Instant,
+) -> Outcome {
+    let Arrival {
+        socket,
+        peer,
+        welcome,
+        has_left,
+        ..
+    } = arrival;
+    if has_left {
+        return Err(Reject::Left(peer));
+    }
+    let welcome = greeting(welcome);
+    let of = |r: Refusal| r.of(peer);
+    log!(
+        parts.ground.log,
+        Debug,
+        "known",
+        connection = c,
+        machine = pass.id()
+    );
+    match applicant {
+        Applicant::Exec(host) => {
+            let known = Known::by(*host, pass).map_err(of)?;
+            if let Command::Follows { length, .. } = known.inner().request().command {
+                return ask_for_command(parts, c, known, socket, conversation, welcome, length);
             }
-            None => {
-                let (message, keys) = known.inner_mut().message_2(&payload)?;
-                (
-                    Conversation::new(&keys)?,
-                    record::compose(Kind::Answer, &message)?,
-                )
-            }
-        };
-        let order = Order::Continue(c, length, &record).encode();
-        log!(self.log, Debug, "long-command", connection = c, length);
-        let length = usize::try_from(length)
-            .unwrap_or(usize::MAX)
-            .min(limits::COMMAND);
-        let asked = Asked {
+            grant(parts, c, known, socket, conversation, welcome, now)
+        }
+        Applicant::Gui(host, user) => {
+            let subject = LoginSubject::Host(Known::by(host, pass).map_err(of)?, user);
+            login::begin(parts, c, subject, socket, conversation, welcome, now)
+        }
+        Applicant::LoginClaim(claim) => {
+            let subject = LoginSubject::LoginClaim(Known::by(claim, pass).map_err(of)?);
+            login::begin(parts, c, subject, socket, conversation, welcome, now)
+        }
+        Applicant::AuthenticatedMachine(machine) => {
+            let known = Known::by(machine, pass).map_err(of)?;
+            start::accept_registration(parts, c, known, socket, conversation, welcome, now)
+        }
+    }
+}
+
+/// Sends AuthContinue: the client is admitted, but its command does not fit the ClientHello.
+fn ask_for_command(
+    parts: &mut Parts,
+    c: Connection,
+    mut known: Known<AuthenticatedHost>,
+    socket: OwnedFd,
+    conversation: Option<Box<Conversation>>,
+    welcome: Vec<Text>,
+    length: u32,
+) -> Outcome {
+    let payload = Answer::SendCommand.encode()?;
+    let (record, conversation) = match conversation {
+        Some(mut conversation) => (conversation.seal(&payload)?, conversation),
+        None => conversation::begin(&payload, |payload| known.inner_mut().message_2(payload))?,
+    };
+    log!(
+        parts.ground.log,
+        Debug,
+        "long-command",
+        connection = c,
+        length
+    );
+    parts.order(&Order::Continue(c, length, &record));
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    Ok(Step::Wait(Preauth::AwaitsCommand(Box::new(
+        AwaitsCommand {
             known,
             socket,
             conversation,
             welcome,
             encoding: Vec::new(),
-            length,
-        };
-        self.unauthenticated
-            .insert(c, Preauth::Asked(Box::new(asked)));
-        self.send_to_gate(order);
-        Ok(())
+            length: length.min(limits::COMMAND),
+        },
+    ))))
+}
+
+/// Takes a Sealed record: the answers to a prompt, or a piece of a long command.
+fn take_record(parts: &mut Parts, c: Connection, record: &[u8], now: Instant) -> Outcome {
+    match parts.connections.remove(c) {
+        Some(Preauth::LoggingIn(id)) => {
+            parts.connections.insert(c, Preauth::LoggingIn(id));
+            login::take_answers(parts, id, record, now)
+        }
+        Some(Preauth::AtDoor(admission)) => register(parts, c, *admission, record, now),
+        Some(Preauth::AwaitsCommand(admitted)) => take_command(parts, c, admitted, record, now),
+        // It was on its way when its connection was refused.
+        Some(state @ (Preauth::Greeted(_) | Preauth::AwaitsAccount(..))) => Ok(Step::Wait(state)),
+        None => Ok(Step::Done),
     }
+}
 
-    /// Takes a piece of a long command; the last one continues the request.
-    pub(super) fn take_piece(
-        &mut self,
-        c: Connection,
-        record: &[u8],
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let preauth = self.unauthenticated.remove(&c);
-        if let Some(Preauth::LoggingIn(id)) = preauth {
-            self.unauthenticated.insert(c, Preauth::LoggingIn(id));
-            return self.take_answers(id, record, now);
-        }
-        if let Some(Preauth::AtDoor(admission)) = preauth {
-            return self.take_applicants_answer(c, admission, record, now);
-        }
-        let Some(Preauth::Asked(mut asked)) = preauth else {
-            // It was on its way when its connection was refused.
-            self.unauthenticated.extend(preauth.map(|s| (c, s)));
-            return Ok(());
-        };
-        let peer = asked.known.inner().peer();
-        let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
-        let piece = asked.conversation.open(record).map_err(refuse)?;
-        asked.encoding.extend_from_slice(&piece);
-        if piece.is_empty() || asked.encoding.len() > asked.length {
-            return Err(refuse(Malformed("a command of another length than announced")).into());
-        }
-        if asked.encoding.len() < asked.length {
-            self.unauthenticated.insert(c, Preauth::Asked(asked));
-            return Ok(());
-        }
-        if socket::has_bytes(asked.socket.as_fd()) {
-            return Err(Reject::Closed("bytes behind a command", Some(peer)));
-        }
-        let Asked {
-            known,
-            socket,
-            conversation,
-            welcome,
-            encoding,
-            ..
-        } = *asked;
-        let known = hash::with_command(known, &encoding).map_err(|r| r.of(peer))?;
-        let acceptance = Acceptance::Conversation(Box::new(conversation));
-        self.grant(c, known, socket, acceptance, welcome, now)
+/// Takes a piece of a long command; the last one continues the request.
+fn take_command(
+    parts: &mut Parts,
+    c: Connection,
+    mut admitted: Box<AwaitsCommand>,
+    record: &[u8],
+    now: Instant,
+) -> Outcome {
+    let peer = admitted.known.inner().peer();
+    let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
+    let piece = admitted.conversation.open(record).map_err(refuse)?;
+    admitted.encoding.extend_from_slice(&piece);
+    if piece.is_empty() || admitted.encoding.len() > admitted.length {
+        return Err(refuse(Malformed("a command of another length than announced")).into());
     }
-
-    // ---- authorization, account, start ----
-
-    /// Applies the policy, then looks up the account.
-    pub(super) fn grant(
-        &mut self,
-        connection: Connection,
-        known: Known<AuthenticatedHost>,
-        socket: OwnedFd,
-        acceptance: Acceptance,
-        welcome: Vec<Text>,
-        now: Instant,
-    ) -> Result<(), Reject> {
-        let from = known.inner().peer();
-        let program = self.subsystem_of(known.inner().request());
-        let granted = policy::grant(known, program, self.accounts.serves());
-        let granted = granted.map_err(|r| r.of(from))?;
-        if let Some(why) = self.cannot_start_for(&Holder::of(granted.authenticated())) {
-            return Err(Refusal::new(Cause::Busy, why).of(from).into());
-        }
-        let user = granted.service().user.clone();
-        log!(self.log, Debug, "granted", connection, user);
-        let pending = Pending {
-            connection,
-            granted,
-            socket,
-            acceptance,
-            welcome,
-        };
-        let registry = self.poll.registry();
-        let found = self
-            .accounts
-            .find(&mut self.look_ups, registry, user.as_str(), now);
-        match found {
-            User::User(record) => self.start(pending, &record, now),
-            User::Looking(which) => {
-                log!(self.log, Debug, "look-up", connection, user);
-                self.unauthenticated
-                    .insert(connection, Preauth::Waiting(which));
-                self.pending.entry(which).or_default().push(pending);
-                Ok(())
-            }
-            User::Busy(why) => Err(Refusal::new(Cause::Busy, why).of(from).into()),
-        }
+    if admitted.encoding.len() < admitted.length {
+        return Ok(Step::Wait(Preauth::AwaitsCommand(admitted)));
     }
-
-    /// Handles the end of a user's look-up.
-    pub(super) fn user_found(
-        &mut self,
-        which: LookUp,
-        found: Result<Option<&UserRecord>, &str>,
-        now: Instant,
-    ) {
-        let (found, unusable) = found.map_or_else(|why| (None, Some(why)), |found| (found, None));
-        self.accounts.look_up_ended(which, found, now);
-        self.accounts.look_again(&mut self.look_ups);
-        self.caller_found(which, found.map(|record| &record.account));
-        for pending in self.pending.remove(&which).unwrap_or_default() {
-            let connection = pending.connection;
-            self.unauthenticated.remove(&connection);
-            let peer = pending.granted.authenticated().peer();
-            let holders = Holder::of(pending.granted.authenticated());
-            let outcome = match (found, self.cannot_start_for(&holders)) {
-                (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
-                (Some(record), None) => self.start(pending, record, now),
-                (None, None) => {
-                    let user = &pending.granted.service().user;
-                    let words = match unusable {
-                        Some(why) => format!("user {user} cannot be used: {why}"),
-                        None => format!("there is no user {user}, or it was not found in time"),
-                    };
-                    Err(Refusal::new(Cause::Account, words).of(peer).into())
-                }
-            };
-            self.conclude(connection, outcome);
-        }
+    let AwaitsCommand {
+        known,
+        socket,
+        conversation,
+        welcome,
+        encoding,
+        ..
+    } = *admitted;
+    if socket::has_bytes(socket.as_fd()) {
+        return Err(Reject::Closed("bytes behind a command", Some(peer)));
     }
+    let known = hash::with_command(known, &encoding).map_err(|r| r.of(peer))?;
+    grant(parts, c, known, socket, Some(conversation), welcome, now)
+}
 
-    /// Handles the outcome of a step.
-    pub(super) fn conclude(&mut self, c: Connection, outcome: Result<(), Reject>) {
-        match outcome {
-            Ok(()) => {}
-            Err(Reject::Closed(why, peer)) => self.close(c, why, peer),
-            Err(Reject::Left(peer)) => {
-                self.close_departed(Some(c), peer, LEFT, &Checked::default())
-            }
-            Err(Reject::Refused(refusal)) => self.refuse(c, &refusal),
+// ---- authorization, account, start ----
+
+/// Applies the policy, then looks up the account.
+fn grant(
+    parts: &mut Parts,
+    c: Connection,
+    known: Known<AuthenticatedHost>,
+    socket: OwnedFd,
+    conversation: Option<Box<Conversation>>,
+    welcome: Vec<Text>,
+    now: Instant,
+) -> Outcome {
+    let peer = known.inner().peer();
+    let program = subsystem_of(parts, known.inner().request());
+    let granted = policy::grant(known, program, parts.names.serves());
+    let granted = granted.map_err(|r| r.of(peer))?;
+    let busy = |why| Err(Refusal::new(Cause::Busy, why).of(peer).into());
+    if let Some(why) = parts.cannot_start_for(&Holder::of(granted.authenticated())) {
+        return busy(why);
+    }
+    let user = granted.service().user.clone();
+    log!(parts.ground.log, Debug, "granted", connection = c, user);
+    let pending = Pending {
+        granted,
+        socket,
+        conversation,
+        welcome,
+    };
+    match parts.names.find_user(&parts.ground, user.as_str(), now) {
+        User::User(record) => start::start(parts, c, pending, &record, now),
+        User::Looking(which) => {
+            log!(parts.ground.log, Debug, "look-up", connection = c, user);
+            Ok(Step::Wait(Preauth::AwaitsAccount(which, Box::new(pending))))
         }
+        User::Busy(why) => busy(why),
+    }
+}
+
+/// Looks up the program of the subsystem that a request names, if it names one.
+fn subsystem_of(parts: &Parts, request: &Request) -> Option<Result<Vec<String>, Fault>> {
+    match (&request.service, &request.command) {
+        (Service::Subsystem, Command::Words(_)) => {
+            let subsystems = &parts.ground.settings.subsystem;
+            Some(subsystems.find(&request.command.shown()))
+        }
+        _ => None,
     }
 }
 

@@ -1,104 +1,315 @@
-//! What the monitor keeps of a connection until its session has begun.
+//! The connections that are not a session yet, and what each waits for.
+//!
+//! Runs in the monitor. Owns their states, from the ServerHello until they are handed over or
+//! rejected. Must not decide what comes next: [`super::pipeline`] does.
 
+pub(super) mod admission;
+mod awaited;
+
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use super::conversation::Conversation;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
-use super::pipeline::admission::PendingAdmission;
+use super::registry_client::Ticket;
 use crate::auth::policy::{Exec, Granted};
 use crate::auth::{AuthenticatedHost, Greeted};
+use crate::config::name::HostName;
+use crate::daemon::sources::Source;
 use crate::ipc::gate::Connection;
-use crate::protocol::Malformed;
 use crate::protocol::prompt::Text;
-use crate::refusal::{Cause, Refusal};
 use crate::registry::{Id, Known};
+use crate::sys::memory::PeakCounter;
+use admission::PendingAdmission;
+use awaited::Awaited;
 
-/// An unauthenticated connection, as the monitor sees it.
+/// Most unauthenticated connections that the inner door prompts at the same time: each answer may
+/// cost a hash, and they are checked one after the other.
+const PROMPTED: usize = 64;
+
+/// The state of an unauthenticated connection.
 pub(super) enum Preauth {
     /// The ServerHello is sent.
     Greeted(Box<Greeted>),
     /// It waits for the doors' decision.
     AtDoor(Box<PendingAdmission>),
     /// It is admitted; the rest of a long command is coming.
-    Asked(Box<Asked>),
+    AwaitsCommand(Box<AwaitsCommand>),
     /// The request is granted; the account is being looked up.
-    Waiting(LookUp),
+    AwaitsAccount(LookUp, Box<Pending>),
     /// It asks for an application; PAM is working, or the user is prompted.
     LoggingIn(LoginId),
 }
 
+/// An admitted client whose command is still coming.
+pub(super) struct AwaitsCommand {
+    pub(super) known: Known<AuthenticatedHost>,
+    pub(super) socket: OwnedFd,
+    pub(super) conversation: Box<Conversation>,
+    pub(super) welcome: Vec<Text>,
+    pub(super) encoding: Vec<u8>,
+    pub(super) length: usize,
+}
+
+/// A granted request that waits for its account.
+pub(super) struct Pending {
+    pub(super) granted: Granted<Exec>,
+    pub(super) socket: OwnedFd,
+    /// The conversation that goes on with the acceptance. `None`: it begins with that.
+    pub(super) conversation: Option<Box<Conversation>>,
+    /// What the client is shown on acceptance.
+    pub(super) welcome: Vec<Text>,
+}
+
 impl Preauth {
     /// Returns its login, if one is under way.
-    pub(super) const fn login(&self) -> Option<LoginId> {
+    const fn login(&self) -> Option<LoginId> {
         if let Self::LoggingIn(id) = self {
             Some(*id)
         } else {
             None
         }
     }
-}
 
-/// An admitted client whose command is still coming.
-pub(super) struct Asked {
-    pub(super) known: Known<AuthenticatedHost>,
-    pub(super) socket: OwnedFd,
-    pub(super) conversation: Conversation,
-    pub(super) welcome: Vec<Text>,
-    pub(super) encoding: Vec<u8>,
-    pub(super) length: usize,
-}
-
-impl Asked {
-    /// Returns the client's address.
-    pub(super) const fn peer(&self) -> IpAddr {
-        self.known.inner().peer()
-    }
-
-    /// Returns the machines that made the request.
-    pub(super) fn machines(&self) -> Vec<Id> {
-        self.known.inner().machines()
+    /// Returns the address if the request comes from this machine and is not a login.
+    fn comes_from(&self, machine: Id) -> Option<IpAddr> {
+        let (machines, peer) = match self {
+            Self::AtDoor(admission) => (admission.machines(), admission.arrival.peer),
+            Self::AwaitsCommand(admitted) => {
+                let host = admitted.known.inner();
+                (host.machines(), host.peer())
+            }
+            Self::AwaitsAccount(_, pending) => {
+                let host = pending.granted.authenticated();
+                (host.machines(), host.peer())
+            }
+            Self::Greeted(_) | Self::LoggingIn(_) => return None,
+        };
+        machines.contains(&machine).then_some(peer)
     }
 }
 
-/// How the client is told that it is accepted.
-pub(super) enum Acceptance {
-    /// By message 2, which is still to be made.
-    Message2,
-    /// By the next record of a conversation.
-    Conversation(Box<Conversation>),
+/// What a peer that leaves had sent for a decision.
+pub(super) enum Departure {
+    /// Nothing, or it is decided already.
+    Decided,
+    /// The registry still decides about it.
+    GoesOn,
+    /// This login may go on without it.
+    Login(LoginId),
+    /// Nothing that is decided without it.
+    Ends,
 }
 
-/// A granted request that waits for its account.
-pub(super) struct Pending {
-    pub(super) connection: Connection,
-    pub(super) granted: Granted<Exec>,
-    pub(super) socket: OwnedFd,
-    pub(super) acceptance: Acceptance,
-    /// What the client is shown on acceptance.
-    pub(super) welcome: Vec<Text>,
+/// The connections that are not a session yet.
+#[derive(Default)]
+pub(super) struct Connections {
+    all: HashMap<Connection, Preauth>,
+    /// Counts them, to release the memory once a crowd of them has left.
+    peak: PeakCounter,
+    awaited: Awaited,
 }
 
-/// Why a step did not lead to a running job.
-pub(super) enum Reject {
-    /// Refused: the peer is sent `denied`, the log has the reason.
-    Refused(Refusal),
-    /// Closed without an answer; the peer, if known.
-    Closed(&'static str, Option<IpAddr>),
-    /// It would have gone on, but its peer has left.
-    Left(IpAddr),
-}
+impl Connections {
+    /// Returns how many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
 
-impl From<Refusal> for Reject {
-    fn from(r: Refusal) -> Self {
-        Self::Refused(r)
+    /// Whether there is one of this number.
+    pub(super) fn has(&self, c: Connection) -> bool {
+        self.all.contains_key(&c)
+    }
+
+    /// Notes what a connection waits for.
+    pub(super) fn insert(&mut self, c: Connection, state: Preauth) {
+        self.all.insert(c, state);
+    }
+
+    /// Removes a connection: it goes on, or ends.
+    pub(super) fn remove(&mut self, c: Connection) -> Option<Preauth> {
+        self.all.remove(&c)
+    }
+
+    /// Removes all connections, and returns their logins.
+    pub(super) fn clear(&mut self) -> Vec<LoginId> {
+        let all = std::mem::take(&mut self.all);
+        self.awaited = Awaited::default();
+        all.values().filter_map(Preauth::login).collect()
+    }
+
+    /// Releases the memory of connections that have left.
+    pub(super) fn tidy(&mut self) {
+        self.peak.is(self.all.len());
+        self.peak.tidy();
+    }
+
+    /// Removes a connection that waits for this answer of the registry.
+    pub(super) fn take_at_door(
+        &mut self,
+        c: Connection,
+        ticket: Ticket,
+    ) -> Option<Box<PendingAdmission>> {
+        match self.all.remove(&c) {
+            Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => Some(admission),
+            // The peer has left, or this is another connection of the same number.
+            other => {
+                self.all.extend(other.map(|state| (c, state)));
+                None
+            }
+        }
+    }
+
+    /// Removes the requests that wait for this look-up of an account, the oldest first.
+    pub(super) fn take_pending(&mut self, which: LookUp) -> Vec<(Connection, Box<Pending>)> {
+        let waits = |state: &Preauth| matches!(state, Preauth::AwaitsAccount(w, _) if *w == which);
+        let all = self.all.iter().filter(|(_, state)| waits(state));
+        let mut all: Vec<Connection> = all.map(|(c, _)| *c).collect();
+        all.sort_unstable();
+        let pending = |c| match self.all.remove(&c) {
+            Some(Preauth::AwaitsAccount(_, pending)) => Some((c, pending)),
+            _ => None,
+        };
+        all.into_iter().filter_map(pending).collect()
+    }
+
+    /// Whether a granted request waits for its account.
+    pub(super) fn has_pending(&self) -> bool {
+        let mut all = self.all.values();
+        all.any(|state| matches!(state, Preauth::AwaitsAccount(..)))
+    }
+
+    /// Returns a login that is under way. Under inetd there is one at most.
+    pub(super) fn login(&self) -> Option<LoginId> {
+        self.all.values().find_map(Preauth::login)
+    }
+
+    /// Returns the connections of a machine, without its logins.
+    pub(super) fn of_machine(&self, machine: Id) -> Vec<(Connection, IpAddr)> {
+        let all = self.all.iter();
+        all.filter_map(|(c, state)| Some((*c, state.comes_from(machine)?)))
+            .collect()
+    }
+
+    /// Notes that a peer has left, and returns what becomes of its request.
+    pub(super) fn departs(&mut self, c: Connection) -> Departure {
+        match self.all.get_mut(&c) {
+            // The gate will get the order.
+            None => Departure::Decided,
+            Some(Preauth::AtDoor(admission)) if admission.is_decided_without_peer() => {
+                admission.arrival.has_left = true;
+                Departure::GoesOn
+            }
+            Some(Preauth::LoggingIn(id)) => Departure::Login(*id),
+            Some(
+                Preauth::AtDoor(_)
+                | Preauth::Greeted(_)
+                | Preauth::AwaitsCommand(_)
+                | Preauth::AwaitsAccount(..),
+            ) => Departure::Ends,
+        }
+    }
+
+    // ---- names ----
+
+    /// Notes that a connection waits for its host's name until then.
+    pub(super) fn await_name(
+        &mut self,
+        c: Connection,
+        admission: Box<PendingAdmission>,
+        name: HostName,
+        until: Instant,
+    ) {
+        self.awaited.add(c, name, admission.arrival.peer, until);
+        self.all.insert(c, Preauth::AtDoor(admission));
+    }
+
+    /// Removes the one that must go on without its name, if too many wait.
+    pub(super) fn take_surplus(&mut self) -> Option<(Connection, Box<PendingAdmission>)> {
+        // Those that were evicted or excluded wait no longer.
+        let waits = |c| matches!(self.all.get(&c), Some(Preauth::AtDoor(v)) if v.awaits_name());
+        let surplus = self.awaited.take_surplus(waits)?;
+        self.take_awaited(surplus)
+    }
+
+    /// Removes those that wait for this name.
+    pub(super) fn take_named(
+        &mut self,
+        name: &HostName,
+    ) -> Vec<(Connection, Box<PendingAdmission>)> {
+        let all = self.awaited.take_named(name).into_iter();
+        all.filter_map(|c| self.take_awaited(c)).collect()
+    }
+
+    /// Removes those that have waited for a name long enough.
+    pub(super) fn take_overdue(
+        &mut self,
+        now: Instant,
+    ) -> Vec<(Connection, Box<PendingAdmission>)> {
+        let all = self.awaited.take_overdue(now).into_iter();
+        all.filter_map(|c| self.take_awaited(c)).collect()
+    }
+
+    fn take_awaited(&mut self, c: Connection) -> Option<(Connection, Box<PendingAdmission>)> {
+        match self.all.remove(&c) {
+            Some(Preauth::AtDoor(admission)) if admission.awaits_name() => Some((c, admission)),
+            // Its peer has left.
+            other => {
+                self.all.extend(other.map(|state| (c, state)));
+                None
+            }
+        }
+    }
+
+    /// Returns when the next of them has waited long enough.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.awaited.deadline()
+    }
+
+    // ---- prompts ----
+
+    /// Returns what makes room for one more prompt of the inner door.
+    pub(super) fn room_for_prompt(&self, from: IpAddr) -> RoomForPrompt {
+        let at_door = self.all.iter().filter_map(|(c, s)| match s {
+            Preauth::AtDoor(admission) => Some((*c, admission)),
+            Preauth::Greeted(_)
+            | Preauth::AwaitsCommand(_)
+            | Preauth::AwaitsAccount(..)
+            | Preauth::LoggingIn(_) => None,
+        });
+        let prompted: Vec<_> = at_door.filter(|(_, v)| v.is_prompted()).collect();
+        if prompted.len() < PROMPTED {
+            return RoomForPrompt::Free;
+        }
+        let of = |from: IpAddr| {
+            let source = Source::of(from);
+            let same = prompted
+                .iter()
+                .filter(|(_, v)| Source::of(v.arrival.peer) == source);
+            same.count()
+        };
+        let unanswered = prompted.iter().filter(|(_, v)| !v.has_answered());
+        let largest = unanswered.map(|(c, v)| {
+            let peer = v.arrival.peer;
+            (of(peer), std::cmp::Reverse(*c), peer)
+        });
+        match largest.max() {
+            Some((held, oldest, peer)) if held > of(from) => RoomForPrompt::Instead(oldest.0, peer),
+            _ => RoomForPrompt::Full,
+        }
     }
 }
 
-impl From<Malformed> for Reject {
-    fn from(m: Malformed) -> Self {
-        // Only the monitor's own answers to authenticated clients fail this way.
-        Self::Refused(Refusal::new(Cause::System, m))
-    }
+/// Whether the inner door may prompt one more connection.
+pub(super) enum RoomForPrompt {
+    /// It may.
+    Free,
+    /// It may if this connection, of this peer, is evicted: the one that has waited longest of the
+    /// source that has the most. One that has answered is not.
+    Instead(Connection, IpAddr),
+    /// It may not.
+    Full,
 }

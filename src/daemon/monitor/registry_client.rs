@@ -5,6 +5,7 @@
 //! no other connection would wait, everything is done in the monitor. Must not wait for the worker,
 //! except while the daemon starts.
 
+pub(super) mod guesses;
 mod worker;
 
 use std::path::PathBuf;

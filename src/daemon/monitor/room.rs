@@ -1,11 +1,8 @@
-//! Whether one more session may be started: the limits of sessions, of open files and of each
-//! holder. None is started that the relay could not take. Runs in the monitor.
+//! How many sessions the limit of open files allows: none is started that the relay could not take.
+//! Runs in the monitor.
 
-use super::Monitor;
-use super::sessions::shares::Holder;
 use crate::config::settings::Settings;
 use crate::ipc::relay::SESSION_DESCRIPTORS;
-use crate::log::log;
 
 /// Descriptors that one of our processes has besides those of sessions: in the relay those of
 /// clients that are still to hang up (256), in the monitor those of requests that wait for a
@@ -28,46 +25,6 @@ pub(super) fn wanted(settings: &Settings) -> u64 {
 pub(super) fn sessions(descriptors: u64) -> usize {
     let room = descriptors.saturating_sub(BESIDES) / EACH;
     usize::try_from(room).unwrap_or(usize::MAX).max(1)
-}
-
-impl Monitor {
-    /// Returns why no job may be started now, if so.
-    pub(super) fn cannot_start(&self) -> Option<&'static str> {
-        let sessions = self.sessions.len() + self.logins.detached_count();
-        if sessions >= self.settings.limits.sessions {
-            return Some("too many sessions");
-        }
-        if self.inetd.is_none() && sessions >= self.room {
-            return Some("too many sessions for the limit of open files");
-        }
-        // A client that was greeted before SIGTERM is new all the same.
-        if self.stopping.is_some() {
-            return Some("the daemon is stopping");
-        }
-        // Without a relay a command must not even begin.
-        if self.relay.channel().is_none() {
-            return Some("the relay has died and is being restarted");
-        }
-        None
-    }
-
-    /// Does the same, including the shares of these holders.
-    pub(super) fn cannot_start_for(&self, holders: &[Holder]) -> Option<String> {
-        let why = self.cannot_start().map(str::to_owned);
-        why.or_else(|| self.share_exceeded(holders))
-    }
-
-    /// Warns if the settings allow more sessions than the limit of open files does.
-    pub(super) fn warn_of_few_descriptors(&mut self) {
-        let (wanted, room) = (self.settings.limits.sessions, self.room);
-        if self.inetd.is_some() || wanted <= room {
-            return;
-        }
-        let why = format!(
-            "limits.sessions is {wanted}, but the limit of open files allows {room}: raise it (LimitNOFILE=, ulimit -n)"
-        );
-        log!(self.log, Warning, "few-open-files", why);
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
 //! The start, from the command line to a daemon that serves. The parent process, if there is one,
 //! exits only when that has succeeded. Runs in the process that becomes the monitor.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 use std::time::Instant;
 
 use mio::unix::SourceFd;
@@ -12,31 +10,41 @@ use mio::{Interest, Poll};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-use super::accounts::Accounts;
 use super::children::Child;
+use super::configuration::{can_log_in, settings};
+use super::event_loop::Monitor;
 use super::first_accounts::{NOBODY, account_of, own_account};
+use super::ground::Ground;
 use super::guard::Guard;
 use super::hosts::Hosts;
+use super::jobs::Jobs;
+use super::key_cache::KeyCache;
 use super::listen::listeners;
+use super::logins::Logins;
 use super::look_ups::{LookUps, Process};
+use super::names::Names;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
+use super::parts::Parts;
+use super::pid_file::Claim;
+use super::preauth::Connections;
+use super::processes::{Processes, Which};
 use super::registry_client::RegistryClient;
+use super::registry_client::guesses::Guesses;
 use super::sessions::Sessions;
+use super::sockets::LocalSockets;
 use super::startup_error::{
     print_error, print_startup_fault, stderr_is_the_peers, warn_of_line, warn_of_log, warn_of_user,
 };
-use super::{Monitor, Which, event_source, inetd, room, run_folder};
+use super::{event_source, inetd, room, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
-use crate::daemon::sources::Networks;
 use crate::fault::Fault;
 use crate::log::{Level, Log, log};
 use crate::registry::Doors;
-use crate::sys::job::Starter;
-use crate::sys::process::{ChildMains, LoginProgram};
+use crate::sys::process::ChildMains;
 use crate::sys::sandbox::{Role, SandboxConfig};
 use crate::sys::signals::Signals;
 use crate::sys::{inherited, kernel, memory, process, signals, socket};
@@ -106,15 +114,6 @@ fn print(text: &str) -> u8 {
     }
 }
 
-/// Loads the settings of a file, and applies the command line's port, if given.
-pub(super) fn settings(file: &Path, port: Option<u16>) -> Result<Settings, Fault> {
-    let mut settings = Settings::load(file)?;
-    if let Some(port) = port {
-        settings.port = port;
-    }
-    Ok(settings)
-}
-
 fn print_settings(asked: &Asked) -> u8 {
     match settings(&asked.file, asked.port) {
         Ok(settings) => {
@@ -142,17 +141,6 @@ fn is_root(user: &UserName) -> Fault {
     Fault::new(format!(
         "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges"
     ))
-}
-
-/// Returns the program of the login workers, if an application is configured to log in for.
-pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fault> {
-    if settings.gui.all().next().is_none() {
-        return Ok(None);
-    }
-    match settings.gui.lacks_service() {
-        Some(fault) => Err(fault),
-        None => LoginProgram::open().map(Some),
-    }
 }
 
 /// Handles `-t`: checks everything that the start would read, and reports every fault.
@@ -232,12 +220,12 @@ fn serve(
     } else {
         Some(own_account(begun.as_mut().map(|b| &mut b.look_up))?)
     };
-    let doors = if asked.inetd {
+    let registry = if asked.inetd {
         RegistryClient::here(&paths)?
     } else {
-        let (sign_socket, trouble) = RegistryClient::standalone(&paths)?;
+        let (registry, trouble) = RegistryClient::standalone(&paths)?;
         degraded.extend(trouble);
-        sign_socket
+        registry
     };
     let listeners = if asked.inetd {
         Vec::new()
@@ -299,88 +287,92 @@ fn serve(
         }
         None => (None, Child::new(Role::Gate), Child::new(Role::Relay)),
     };
-    let mut monitor = Monitor {
-        hosts: Hosts::load(&paths),
-        listed: Networks::default(),
-        awaited: Vec::new(),
-        paths,
-        settings,
-        port: asked.port,
-        host,
-        log,
-        manager: Manager::from_environment(),
-        poll,
-        signals,
-        sandbox_config,
-        inherited,
-        listeners,
-        gate,
-        relay,
-        restart: [None, None],
-        unreaped: Vec::new(),
-        accounts: Accounts::new(own),
-        look_ups,
-        unauthenticated: HashMap::new(),
-        peak: memory::PeakCounter::new(),
-        pending: HashMap::new(),
-        sessions,
-        logins: super::logins::Logins::new(login_program),
-        doors,
-        guesses: super::pipeline::guesses::Guesses::default(),
-        sign_socket: super::signing::sign_socket(),
-        control: super::control::control(),
-        starter: Starter::default(),
-        guard: super::guard::Guarding::default(),
-        protection: super::protect::Protection::default(),
-        key_cache: super::key_cache::KeyCache::default(),
+    let manager = Manager::from_environment(degraded.first().map(Fault::in_one_line));
+    let confined = sandbox_config.as_ref().map(|config| config.uid);
+    let hosts = Hosts::load(&paths);
+    let parts = Parts {
+        ground: Ground {
+            paths,
+            settings,
+            host,
+            log,
+            poll,
+            inherited,
+            unreaped: Vec::new(),
+            is_inetd: asked.inetd,
+            is_stopping: false,
+        },
+        processes: Processes::new(gate, relay, sandbox_config, listeners),
+        names: Names::new(hosts, own, look_ups),
+        registry,
+        guesses: Guesses::default(),
+        key_cache: KeyCache::default(),
+        connections: Connections::default(),
+        logins: Logins::new(login_program),
+        jobs: Jobs::new(sessions),
         inetd: connection,
-        room: room::sessions(process::descriptors()),
-        claim: super::pid_file::Claim::default(),
-        degraded: degraded.first().map(Fault::in_one_line),
-        status: None,
-        gate_is_empty: false,
-        stopping: None,
+    };
+    let mut monitor = Monitor {
+        parts,
+        sockets: LocalSockets::new(confined),
+        claim: Claim::default(),
+        manager,
+        signals,
+        port: asked.port,
+        grace: None,
         hung_up: false,
     };
-    monitor.warn_of_few_descriptors();
-    if monitor.inetd.is_some() {
-        monitor.start_child(Which::Gate)?;
-        monitor.hosts_are_new();
-        monitor.start_child(Which::Relay)?;
-        monitor.take_slot();
-    } else {
-        // Under inetd only with a session: a daemon that serves an unauthenticated client gets no
-        // protection.
-        monitor.protection.begin();
-        if let Some(guard) = guard {
-            monitor.take_guard(guard);
-        }
-        monitor.start_child(Which::Relay)?;
-        monitor.start_child(Which::Gate)?;
-        monitor.hosts_are_new();
-        monitor.announce(ready)?;
+    start_processes(&mut monitor.parts, guard)?;
+    if !asked.inetd {
+        announce(&mut monitor, ready)?;
     }
     Ok(monitor)
 }
 
-impl Monitor {
-    /// Reports that it is ready: to the log, the pid file, the parent, and the service manager.
-    fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
-        for (protection, why) in kernel::missing() {
-            self.warn_of_missing("monitor", protection, &why);
+/// Starts gate and relay. Under inetd the gate first: the client waits for it.
+fn start_processes(parts: &mut Parts, guard: Option<Result<Guard, Fault>>) -> Result<(), Fault> {
+    let (ground, processes) = (&mut parts.ground, &mut parts.processes);
+    parts.jobs.warn_of_few_descriptors(ground);
+    let listed = parts.names.networks();
+    if ground.is_inetd {
+        processes.start(ground, Which::Gate, &listed)?;
+        parts.names.announce_hosts(ground, Instant::now());
+        processes.start(ground, Which::Relay, &listed)?;
+        if let Some(inetd) = &mut parts.inetd {
+            parts.logins.share(inetd.open_table(ground));
         }
-        self.claim_run_folder(Instant::now());
-        for listener in &self.listeners {
-            let address = listener.local_addr()?;
-            self.log
-                .line(Level::Info, format_args!("listening on {address}"));
-        }
-        if let Some(ready) = ready {
-            let _ = nix::unistd::write(&ready, &[1]);
-        }
-        self.manager.tell("READY=1");
-        Ok(())
+        parts.admit_inetd();
+    } else {
+        // Under inetd only with a session: a daemon that serves an unauthenticated client gets no
+        // protection.
+        parts.jobs.protect(ground, guard);
+        processes.start(ground, Which::Relay, &listed)?;
+        processes.start(ground, Which::Gate, &listed)?;
+        parts.names.announce_hosts(ground, Instant::now());
     }
+    Ok(())
+}
+
+/// Reports that it is ready: to the log, the pid file, the parent, and the service manager.
+fn announce(monitor: &mut Monitor, ready: Option<OwnedFd>) -> Result<(), Fault> {
+    for (protection, why) in kernel::missing() {
+        let ground = &mut monitor.parts.ground;
+        ground.warn_of_missing("monitor", protection, &why);
+    }
+    monitor.claim_run_folder(Instant::now());
+    let Parts {
+        ground, processes, ..
+    } = &mut monitor.parts;
+    for listener in processes.listeners() {
+        let address = listener.local_addr()?;
+        let words = format_args!("listening on {address}");
+        ground.log.line(Level::Info, words);
+    }
+    if let Some(ready) = ready {
+        let _ = nix::unistd::write(&ready, &[1]);
+    }
+    monitor.manager.tell("READY=1");
+    Ok(())
 }
 
 /// Returns the root and the user of gate and relay, and whether that user is only the fallback.

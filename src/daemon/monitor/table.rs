@@ -18,6 +18,7 @@ mod preauth;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -73,9 +74,28 @@ const GUESSED: usize = 3;
 /// The table, opened.
 pub(super) struct Table {
     file: File,
+    /// Whether it could not be read or written, and is used no more.
+    is_lost: Cell<bool>,
 }
 
 impl Table {
+    const fn of(file: File) -> Self {
+        Self {
+            file,
+            is_lost: Cell::new(false),
+        }
+    }
+
+    /// Has everyone who shares it do without it.
+    pub(super) fn lose(&self) {
+        self.is_lost.set(true);
+    }
+
+    /// Whether it is used no more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.get()
+    }
+
     /// Opens the table, and creates it if it is missing or invalid.
     ///
     /// # Errors

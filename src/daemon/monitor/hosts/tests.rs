@@ -33,13 +33,16 @@ fn name_keeps_its_addresses_after_one_failed_look_up() {
     let mut hosts = looking(TABLE);
     let new = vec![ip("192.0.2.9"), ip("192.0.2.10")];
     let now = hosts.told;
-    assert_eq!(hosts.look_up_ended(1, Ok(new.clone()), now).0, Names::Same);
+    assert_eq!(
+        hosts.look_up_ended(1, Ok(new.clone()), now).0,
+        Resolution::Same
+    );
     assert_eq!(hosts.addresses_of(&name("one")), Some(new));
     assert!(hosts.is_resolving());
     let (names, unresolved) = hosts.look_up_ended(2, Err("away".into()), now);
     assert_eq!(
         (names, unresolved),
-        (Names::All, Some((name("two"), "away".into())))
+        (Resolution::All, Some((name("two"), "away".into())))
     );
     assert_eq!(
         hosts.addresses_of(&name("two")),
@@ -58,7 +61,7 @@ fn slow_name_does_not_delay_resolved_names() {
     let later = hosts.told + TOLD;
     assert_eq!(
         hosts.look_up_ended(2, Ok(vec![ip("192.0.2.9")]), later).0,
-        Names::Some
+        Resolution::Some
     );
     assert_eq!(
         hosts.addresses_of(&name("two")),
@@ -164,7 +167,7 @@ fn names_that_left_the_table_hold_their_slots_until_their_answers_come() {
     // An answer for a name that is not in the table makes room, and has no other effect.
     let which = *hosts.looking.keys().next().unwrap();
     let look_up_ended = hosts.look_up_ended(which, Ok(vec![ip("192.0.2.9")]), now);
-    assert_eq!(look_up_ended, (Names::Same, None));
+    assert_eq!(look_up_ended, (Resolution::Same, None));
     assert!(hosts.resolved.is_empty() && hosts.ended.is_empty());
     assert!(hosts.want(&name("one"), now));
     assert!(hosts.next_queue().is_some());

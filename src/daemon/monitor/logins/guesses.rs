@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::super::refuse::Checked;
-use super::{Answered, Login, LoginId, Logins, Slot, Stage};
+use super::super::reject::Checked;
+use super::{Answered, Login, Logins, Slot, Stage};
 use crate::daemon::sources::{self, Source};
 use crate::ipc::gate::Connection;
 use crate::ipc::login::Order;
@@ -23,7 +23,7 @@ pub(in super::super) struct Guess {
     /// When PAM began to check them.
     begun: Option<Instant>,
     /// Whether it holds its login slot until the refusal is sent.
-    pub(in super::super) has_slot: bool,
+    pub(super) has_slot: bool,
 }
 
 /// A login's refusal, and its cost.
@@ -32,12 +32,12 @@ pub(in super::super) struct Denial {
     /// `None`: the peer has left.
     pub(in super::super) connection: Option<Connection>,
     pub(in super::super) checked: Checked,
-    pub(in super::super) guess: Guess,
+    pub(super) guess: Guess,
 }
 
 impl Denial {
     /// Whether it was a wrong guess.
-    pub(in super::super) fn is_of_guess(&self) -> bool {
+    pub(super) fn is_of_guess(&self) -> bool {
         self.refusal.cause == Cause::Login || self.checked.has_guessed
     }
 }
@@ -87,7 +87,7 @@ impl Login {
 
     /// Has the worker take PAM to its verdict without the peer, within the time limit, so that the
     /// modules handle a wrong guess as usual.
-    pub(in super::super) fn conclude(&mut self, check: Duration) {
+    pub(super) fn conclude(&mut self, check: Duration) {
         self.stage = Stage::Concluding;
         // If it waits for an answer, there is none.
         if self.late.is_none() {
@@ -104,15 +104,9 @@ impl Logins {
         self.all.values().any(concludes)
     }
 
-    /// Returns the logins in which PAM has an answer and has not decided.
-    pub(in super::super) fn undecided(&self) -> Vec<LoginId> {
-        let all = self.all.iter().filter(|(_, l)| l.is_undecided());
-        all.map(|(id, _)| *id).collect()
-    }
-
     /// Notes a wrong guess of a source, which counts until its refusal is sent. The number of such
     /// notes is limited.
-    pub(in super::super) fn has_failed(&mut self, guess: Guess, interval: Duration, now: Instant) {
+    pub(super) fn has_failed(&mut self, guess: &Guess, interval: Duration, now: Instant) {
         const MOST: usize = 4096;
         let until = sources::told_at(guess.asked, guess.begun, now, interval);
         let rests = guess.begun.map(|begun| begun + REST);

@@ -35,9 +35,17 @@ impl Shared {
         }
     }
 
+    /// Forgets a table that was lost, which releases what is held in it.
+    fn forget_lost(&mut self) {
+        if self.table.as_ref().is_some_and(|table| table.is_lost()) {
+            *self = Self::default();
+        }
+    }
+
     /// Takes one of this many login slots, or evicts an idle login. The slot of that is free in a
     /// moment; [`Self::take_pam_slot`] takes it.
     pub(super) fn take_slot(&mut self, from: IpAddr, most: usize) -> bool {
+        self.forget_lost();
         let Some(table) = self.table.as_ref().filter(|_| self.slot.is_none()) else {
             return true;
         };
@@ -55,6 +63,7 @@ impl Shared {
 
     /// Takes one of this many PAM slots.
     pub(super) fn take_pam_slot(&mut self, peer: IpAddr, most: usize, now: Instant) -> bool {
+        self.forget_lost();
         self.again = None;
         // First the slot of the evicted login.
         if let (Some(table), Some(owed)) = (&self.table, self.owed) {
@@ -88,6 +97,7 @@ impl Shared {
 
     /// Releases what this monitor does not need now.
     pub(super) fn hand_back(&mut self, busy: usize, under_way: usize) {
+        self.forget_lost();
         let Some(table) = &self.table else { return };
         if let Some(pam_slot) = self.pam_slot.take_if(|_| busy == 0) {
             table.release_pam_slot(pam_slot);

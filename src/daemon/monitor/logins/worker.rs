@@ -9,9 +9,9 @@ use nix::unistd::Pid;
 use super::super::event_source;
 use super::{Login, LoginId, Logins};
 use crate::fault::Fault;
-use crate::ipc::Channel;
-use crate::ipc::login::Order;
+use crate::ipc::login::{Order, WorkerToMonitor};
 use crate::ipc::watch::Watch;
+use crate::ipc::{Channel, Incoming};
 use crate::sys::process::LoginProgram;
 
 /// The reason if the workers' program is not open: no application needed it.
@@ -26,7 +26,7 @@ pub(super) struct Worker {
 
 impl Login {
     /// Returns the worker's channel, while it lives. First sends messages that were waiting.
-    pub(in super::super) fn channel(&mut self) -> Option<&Channel> {
+    fn channel(&mut self) -> Option<&Channel> {
         let worker = self.worker.as_mut()?;
         // If this fails, the worker is gone, and the channel's end follows.
         let _ = worker.channel.flush();
@@ -66,7 +66,35 @@ impl Login {
     }
 }
 
+/// What a login's worker has said.
+pub(in super::super) enum WorkerEvent {
+    Says(WorkerToMonitor),
+    /// It is gone.
+    Ended,
+}
+
 impl Logins {
+    /// Returns what a login's worker says next. Kills a worker that says something else.
+    pub(in super::super) fn next_event(
+        &mut self,
+        id: LoginId,
+        buffer: &mut [u8],
+    ) -> Option<WorkerEvent> {
+        loop {
+            let login = self.get(id)?;
+            match login.channel().map(|c| c.receive(buffer)) {
+                Some(Ok(Incoming::Message(message, _))) => {
+                    match WorkerToMonitor::decode(&message) {
+                        Some(word) => return Some(WorkerEvent::Says(word)),
+                        None => self.kill(id),
+                    }
+                }
+                Some(Ok(Incoming::Nothing)) => return None,
+                Some(Ok(Incoming::Gone) | Err(_)) | None => return Some(WorkerEvent::Ended),
+            }
+        }
+    }
+
     /// Watches for writability the channels of workers that have orders waiting.
     pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
         for login in self.all.values_mut() {

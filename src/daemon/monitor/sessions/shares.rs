@@ -3,8 +3,8 @@
 
 use super::{SessionInfo, Sessions};
 use crate::auth::AuthenticatedHost;
+use crate::config::hostinfo::Entry;
 use crate::config::settings::Limits;
-use crate::daemon::monitor::Monitor;
 
 /// A holder of sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ const fn share(of: usize) -> usize {
 
 impl SessionInfo {
     /// Whether the session counts for a holder.
-    fn are_of(&self, holder: &Holder) -> bool {
+    pub(in super::super) fn are_of(&self, holder: &Holder) -> bool {
         self.holders.contains(holder)
     }
 }
@@ -62,48 +62,67 @@ impl Sessions {
     }
 }
 
-impl Monitor {
-    /// Returns why one of these holders may have no further session, if so.
-    pub(in super::super) fn share_exceeded(&self, holders: &[Holder]) -> Option<String> {
-        holders.iter().find_map(|holder| self.has_all(holder))
-    }
+/// What decides how many sessions a holder may have.
+pub(in super::super) struct Shares<'a> {
+    /// The limits of the settings.
+    pub(in super::super) limits: &'a Limits,
+    /// The hosts in HOSTINFO.
+    pub(in super::super) hosts: &'a [Entry],
+    /// Whether users may log in.
+    pub(in super::super) has_logins: bool,
+    /// Whether the daemon serves one user only.
+    pub(in super::super) serves_one: bool,
+}
 
-    fn has_all(&self, holder: &Holder) -> Option<String> {
-        let held = self.sessions.held.get(holder).copied().unwrap_or(0);
-        let detached = self.logins.detached_count_of(|info| info.are_of(holder));
-        let limits = &self.settings.limits;
-        let (most, name, by) = match holder {
-            Holder::Host(host) => (self.share_of_host(host), host.clone(), "sessions-per-host"),
+impl Shares<'_> {
+    /// Returns the most sessions of a holder, its name, and the setting that says so. `None`: the
+    /// holder has no share.
+    fn of(&self, holder: &Holder) -> Option<(usize, String, &'static str)> {
+        let limits = self.limits;
+        Some(match holder {
+            Holder::Host(host) => (self.of_host(host), host.clone(), "sessions-per-host"),
             Holder::UserOf(host, user) => {
-                let share = share_of_user(limits, self.share_of_host(host));
+                let share = share_of_user(limits, self.of_host(host));
                 (share, format!("{user} of {host}"), "sessions-per-user")
             }
             // A daemon that serves one user only has no other to reserve sessions for.
-            Holder::User(_) if self.accounts.serves().is_some() => return None,
+            Holder::User(_) if self.serves_one => return None,
             Holder::User(user) => {
                 let share = share_of_user(limits, limits.sessions);
                 (share, user.clone(), "sessions-per-user")
             }
-        };
-        let held = held + detached;
-        (held >= most).then(|| format!("{name} has {held} sessions, which is its share ({by})"))
+        })
     }
 
-    fn share_of_host(&self, host: &str) -> usize {
-        let limits = &self.settings.limits;
-        let entries = self.hosts.table().map_or(&[][..], |table| table.entries());
-        let mut asking = entries.iter().filter(|entry| entry.may_ask());
-        let own = entries.iter().find(|entry| entry.name.as_str() == host);
+    fn of_host(&self, host: &str) -> usize {
+        let limits = self.limits;
+        let mut asking = self.hosts.iter().filter(|entry| entry.may_ask());
+        let own = self.hosts.iter().find(|entry| entry.name.as_str() == host);
         if let Some(own) = own.and_then(|entry| entry.sessions) {
             return own;
         }
         match limits.sessions_per_host {
-            0 if asking.nth(1).is_none() && self.settings.gui.all().next().is_none() => {
-                limits.sessions
-            }
+            0 if asking.nth(1).is_none() && !self.has_logins => limits.sessions,
             0 => share(limits.sessions),
             most => most,
         }
+    }
+}
+
+impl Sessions {
+    /// Returns why one of these holders may have no further session, if so. `detached`: how many
+    /// detached applications a holder has besides.
+    pub(in super::super) fn share_exceeded(
+        &self,
+        holders: &[Holder],
+        shares: &Shares<'_>,
+        detached: impl Fn(&Holder) -> usize,
+    ) -> Option<String> {
+        holders.iter().find_map(|holder| {
+            let held = self.held.get(holder).copied().unwrap_or(0) + detached(holder);
+            let (most, name, by) = shares.of(holder)?;
+            (held >= most).then(|| format!("{name} has {held} sessions, which is its share ({by})"))
+        })
     }
 }
 

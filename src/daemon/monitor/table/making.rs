@@ -61,7 +61,7 @@ pub(super) fn open(path: &Path, boot: &[u8; BOOT]) -> Result<Table> {
         }
         if is_valid(&file, boot)? {
             locks::release(&file, WHOLE);
-            return Ok(Table { file });
+            return Ok(Table::of(file));
         }
         // Those that wait for its lock will find that the path leads elsewhere.
         make(path, boot, Place::Taken)?;

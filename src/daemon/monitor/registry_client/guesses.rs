@@ -16,12 +16,17 @@ const MOST: usize = 4_096;
 
 /// Answers that were looked up lately, the oldest first.
 #[derive(Default)]
-pub(in crate::daemon::monitor) struct Guesses(VecDeque<(Source, Instant)>);
+pub(in super::super) struct Guesses(VecDeque<(Source, Instant)>);
 
 impl Guesses {
     /// Counts one more answer of a source. `false`: there were too many, and it must not be looked
     /// up.
-    pub(super) fn take(&mut self, from: IpAddr, interval: Duration, now: Instant) -> bool {
+    pub(in super::super) fn take(
+        &mut self,
+        from: IpAddr,
+        interval: Duration,
+        now: Instant,
+    ) -> bool {
         let source = Source::of(from);
         while self.0.front().is_some_and(|(_, until)| *until <= now) {
             self.0.pop_front();

@@ -3,30 +3,36 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
+use super::super::conversation::Conversation;
+use super::super::registry_client::Ticket;
 use crate::auth::{AuthenticatedHost, AuthenticatedMachine, LoginClaim, Opened};
 use crate::config::name::UserName;
-use crate::daemon::monitor::conversation::Conversation;
-use crate::daemon::monitor::registry_client::Ticket;
 use crate::protocol::Malformed;
 use crate::protocol::noise::Keys;
 use crate::registry::{Admitted, Id, Machine, PromptFor};
 
-/// A connection that waits for the registry's decision.
-pub(in crate::daemon::monitor) struct PendingAdmission {
-    pub(super) socket: OwnedFd,
-    pub(super) peer: IpAddr,
-    /// Whether it comes from this host itself.
-    pub(super) is_local: bool,
-    pub(super) step: Step,
+/// A connection that waits for the registry's decision, or for what that needs.
+pub(in super::super) struct PendingAdmission {
+    pub(in super::super) arrival: Arrival,
+    pub(in super::super) progress: Progress,
     /// The registry question that it waits for.
-    pub(super) ticket: Option<Ticket>,
-    pub(super) welcome: String,
+    pub(in super::super) ticket: Option<Ticket>,
+}
+
+/// What is known of the connection itself.
+pub(in super::super) struct Arrival {
+    pub(in super::super) socket: OwnedFd,
+    pub(in super::super) peer: IpAddr,
+    /// Whether it comes from this host itself.
+    pub(in super::super) is_local: bool,
+    /// What the user of an admitted machine is shown.
+    pub(in super::super) welcome: String,
     /// The gate has reported that the peer has left.
-    pub(in crate::daemon::monitor) has_left: bool,
+    pub(in super::super) has_left: bool,
 }
 
 /// How far it has come.
-pub(super) enum Step {
+pub(in super::super) enum Progress {
     /// The registry is asked about the machine of the handshake.
     Arrives(Box<Opened>),
     /// The outer door has admitted it, and its host's name is being resolved.
@@ -42,7 +48,7 @@ pub(super) enum Step {
 }
 
 /// The applicant, and what it has presented.
-pub(super) enum Applicant {
+pub(in super::super) enum Applicant {
     /// A host, or a user it vouches for, with a command.
     Exec(Box<AuthenticatedHost>),
     /// The same for an application, as this user.
@@ -54,7 +60,7 @@ pub(super) enum Applicant {
 }
 
 impl Applicant {
-    pub(super) fn machine(&self) -> Id {
+    pub(in super::super) fn machine(&self) -> Id {
         Id::of(match self {
             Self::Exec(p) | Self::Gui(p, _) => p.machine(),
             Self::LoginClaim(c) => c.machine(),
@@ -71,7 +77,7 @@ impl Applicant {
     }
 
     /// Returns the host, if it has proved its cookie.
-    pub(super) fn host(&self) -> Option<&AuthenticatedHost> {
+    pub(in super::super) fn host(&self) -> Option<&AuthenticatedHost> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => Some(p),
             Self::LoginClaim(_) | Self::AuthenticatedMachine(_) => None,
@@ -79,7 +85,7 @@ impl Applicant {
     }
 
     /// Returns the calling user, as the client's machine reports it.
-    pub(super) fn caller(&self) -> &str {
+    pub(in super::super) fn caller(&self) -> &str {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.request().caller_user.as_str(),
             Self::LoginClaim(c) => c.request().caller_user.as_str(),
@@ -87,7 +93,10 @@ impl Applicant {
         }
     }
 
-    pub(super) fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+    pub(in super::super) fn message_2(
+        &mut self,
+        payload: &[u8],
+    ) -> Result<(Vec<u8>, Keys), Malformed> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.message_2(payload),
             Self::LoginClaim(c) => c.message_2(payload),
@@ -97,49 +106,61 @@ impl Applicant {
 }
 
 impl PendingAdmission {
+    /// Returns one that has come this far.
+    pub(in super::super) fn new(arrival: Arrival, progress: Progress) -> Box<Self> {
+        Box::new(Self {
+            arrival,
+            progress,
+            ticket: None,
+        })
+    }
+
     /// Returns the machines that an exclusion concerns.
-    pub(in crate::daemon::monitor) fn machines(&self) -> Vec<Id> {
-        match &self.step {
-            Step::Arrives(opened) => vec![Id::of(opened.machine())],
-            Step::AwaitsName(admitted) => vec![Id::of(admitted.inner().machine())],
-            Step::VouchedFor(v)
-            | Step::Prompted(v, ..)
-            | Step::Registers(v, _)
-            | Step::Registered(v, _) => v.machines(),
+    pub(in super::super) fn machines(&self) -> Vec<Id> {
+        match &self.progress {
+            Progress::Arrives(opened) => vec![Id::of(opened.machine())],
+            Progress::AwaitsName(admitted) => vec![Id::of(admitted.inner().machine())],
+            Progress::VouchedFor(v)
+            | Progress::Prompted(v, ..)
+            | Progress::Registers(v, _)
+            | Progress::Registered(v, _) => v.machines(),
         }
     }
 
     /// Whether its host's name is being resolved.
-    pub(super) const fn awaits_name(&self) -> bool {
-        matches!(self.step, Step::AwaitsName(_))
+    pub(in super::super) const fn awaits_name(&self) -> bool {
+        matches!(self.progress, Progress::AwaitsName(_))
     }
 
     /// Whether it holds a prompt of the inner door.
-    pub(super) const fn is_prompted(&self) -> bool {
+    pub(in super::super) const fn is_prompted(&self) -> bool {
         matches!(
-            self.step,
-            Step::Prompted(..) | Step::Registers(..) | Step::Registered(..)
+            self.progress,
+            Progress::Prompted(..) | Progress::Registers(..) | Progress::Registered(..)
         )
     }
 
     /// Whether the decision is due from the registry, and nothing from the peer.
-    pub(in crate::daemon::monitor) const fn is_decided_without_peer(&self) -> bool {
-        !matches!(self.step, Step::Prompted(..))
+    pub(in super::super) const fn is_decided_without_peer(&self) -> bool {
+        !matches!(self.progress, Progress::Prompted(..))
     }
 
     /// Whether the user has answered the prompt.
-    pub(super) const fn has_answered(&self) -> bool {
-        matches!(self.step, Step::Registers(..) | Step::Registered(..))
+    pub(in super::super) const fn has_answered(&self) -> bool {
+        matches!(
+            self.progress,
+            Progress::Registers(..) | Progress::Registered(..)
+        )
     }
 
     /// Whether it has proved nothing but possession of its key.
-    pub(super) fn is_unauthenticated(&self) -> bool {
-        match &self.step {
-            Step::Arrives(_) | Step::AwaitsName(_) => true,
-            Step::VouchedFor(v)
-            | Step::Prompted(v, ..)
-            | Step::Registers(v, _)
-            | Step::Registered(v, _) => v.host().is_none(),
+    pub(in super::super) fn is_unauthenticated(&self) -> bool {
+        match &self.progress {
+            Progress::Arrives(_) | Progress::AwaitsName(_) => true,
+            Progress::VouchedFor(v)
+            | Progress::Prompted(v, ..)
+            | Progress::Registers(v, _)
+            | Progress::Registered(v, _) => v.host().is_none(),
         }
     }
 }

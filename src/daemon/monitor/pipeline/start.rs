@@ -1,0 +1,226 @@
+//! The last step: starts the job, accepts the connection, and gives both to the relay. Also of a
+//! registration, which gets an empty session.
+//!
+//! Runs in the monitor. Must start nothing that was not granted.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use super::step::{Outcome, Step};
+use crate::auth::AuthenticatedMachine;
+use crate::auth::policy::{self, Exec, Granted};
+use crate::config::hostinfo::Entry;
+use crate::config::linger::Linger;
+use crate::daemon::monitor::conversation::{self, Conversation};
+use crate::daemon::monitor::ground::Ground;
+use crate::daemon::monitor::parts::{Handover, Parts};
+use crate::daemon::monitor::preauth::Pending;
+use crate::daemon::monitor::sessions::shares::Holder;
+use crate::daemon::monitor::sessions::{Leader, SessionInfo};
+use crate::fault::Fault;
+use crate::ipc::Channel;
+use crate::ipc::gate::{Connection, Order};
+use crate::ipc::relay::Session;
+use crate::log::{Level, Log, log, log_ratelimited};
+use crate::protocol::answer::Answer;
+use crate::protocol::limits;
+use crate::protocol::prompt::Text;
+use crate::protocol::request::{ENROL, EXEC, Request};
+use crate::protocol::stream::End;
+use crate::refusal::{Cause, Refusal};
+use crate::registry::{Id, Known, Machine};
+use crate::sys::account::{Account, UserRecord};
+use crate::sys::socket;
+
+/// Starts the job of a granted request, accepts the connection, and gives both to the relay.
+pub(super) fn start(
+    parts: &mut Parts,
+    connection: Connection,
+    pending: Pending,
+    record: &UserRecord,
+    now: Instant,
+) -> Outcome {
+    let Pending {
+        mut granted,
+        socket,
+        conversation,
+        welcome,
+    } = pending;
+    let account = &record.account;
+    let peer = granted.authenticated().peer();
+    policy::check_account(granted.authenticated(), account).map_err(|r| r.of(peer))?;
+    let usable = parts.names.check(record);
+    usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
+    let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
+    // The job first: it starts during the handshake's key agreement.
+    let becomes_user = parts.names.serves().is_none();
+    let (ground, jobs) = (&mut parts.ground, &mut parts.jobs);
+    let running = jobs.start(ground, &granted, account, becomes_user, &socket, now);
+    let running = running.map_err(|r| r.of(peer))?;
+    let pid = running.pid();
+    let host = granted.authenticated_mut();
+    let payload = host.acceptance(welcome);
+    let message_2 = |payload: &[u8]| host.message_2(payload);
+    let accepted = payload.and_then(|p| conversation::accept(conversation, &p, message_2));
+    let (answer, keys) = accepted.inspect_err(|_| jobs.kill(ground, pid))?;
+    // Sent from here, so that the client works while the relay begins.
+    let answer = socket::send_now(socket.as_fd(), answer);
+    let host = granted.authenticated();
+    let session = Session {
+        answer,
+        keys,
+        linger: linger(ground, Some(host.caller()), host.request()),
+        windows: ground.windows(),
+    };
+    let id = jobs.sessions_mut().number();
+    let handover = Handover {
+        id,
+        info: SessionInfo {
+            host: host.caller().name.to_string(),
+            user: granted.service().user.to_string(),
+            peer,
+            caller: host.request().caller_user.to_string(),
+            service: host.request().service.name().to_owned(),
+            machines: host.machines(),
+            command: host.request().command.shown(),
+            holders: Holder::of(host),
+        },
+        leader: Leader::Ours(pid),
+        streams: running.into_pipes(),
+        socket,
+        channel,
+        session,
+    };
+    match parts.hand_over(handover, now) {
+        Ok(()) => {
+            log_start(&mut parts.ground.log, id, &granted, account);
+            parts.jobs.has_begun(&parts.ground, now);
+        }
+        Err(e) => {
+            let why = e.while_doing("a command was killed at once");
+            log!(parts.ground.log, Error, "fault", why);
+            parts.jobs.kill(&mut parts.ground, pid);
+        }
+    }
+    parts.order(&Order::Taken(connection));
+    Ok(Step::Done)
+}
+
+fn log_start(log: &mut Log, id: u64, granted: &Granted<Exec>, account: &Account) {
+    let host = granted.authenticated();
+    let request = host.request();
+    let (command, service) = (request.command.shown(), request.service.name());
+    let (peer, machine) = (host.peer(), Id::of(host.machine()));
+    let mut pairs: Vec<(&str, &dyn std::fmt::Display)> = vec![
+        ("session", &id),
+        ("host", &host.caller().name),
+        ("peer", &peer),
+        ("machine", &machine),
+        ("user", &account.name),
+        ("caller", &request.caller_user),
+    ];
+    // The event is about commands; other services add their names.
+    if service != EXEC {
+        pairs.push(("service", &service));
+    }
+    pairs.push(("command", &command));
+    log.say(Level::Info, "exec", &pairs);
+}
+
+/// Tells a machine that it is registered.
+pub(super) fn accept_registration(
+    parts: &mut Parts,
+    connection: Connection,
+    known: Known<Box<AuthenticatedMachine>>,
+    socket: OwnedFd,
+    conversation: Option<Box<Conversation>>,
+    texts: Vec<Text>,
+    now: Instant,
+) -> Outcome {
+    let mut machine = known.into_inner();
+    let peer = machine.peer();
+    if let Some(why) = parts.cannot_start() {
+        let refusal = Refusal::new(Cause::Busy, why).of(peer);
+        return Err(refusal.from_unauthenticated(true).into());
+    }
+    let proof = None;
+    let payload = Answer::Accept { proof, texts }.encode()?;
+    let message_2 = |payload: &[u8]| machine.message_2(payload);
+    let (answer, keys) = conversation::accept(conversation, &payload, message_2)?;
+    let id = Id::of(machine.machine());
+    let session = parts.jobs.sessions_mut().number();
+    // An admitted machine can cause any number of these.
+    log_ratelimited!(
+        parts.ground.log,
+        Info,
+        "enrol",
+        session,
+        peer,
+        machine = id,
+        caller = machine.caller_user()
+    );
+    let answer = socket::send_now(socket.as_fd(), answer);
+    parts.order(&Order::Taken(connection));
+    let windows = parts.ground.windows();
+    let handed = nothing().and_then(|streams| {
+        let handover = Handover {
+            id: session,
+            info: SessionInfo {
+                host: String::new(),
+                user: String::new(),
+                peer,
+                caller: machine.caller_user().to_string(),
+                service: ENROL.to_owned(),
+                machines: vec![id],
+                command: String::new(),
+                holders: Vec::new(),
+            },
+            leader: Leader::Detached,
+            streams,
+            socket,
+            channel: Channel::pair()?,
+            session: Session {
+                answer,
+                keys,
+                linger: 0,
+                windows,
+            },
+        };
+        parts.hand_over(handover, now)
+    });
+    match handed {
+        Ok(()) => {
+            let sessions = parts.jobs.sessions_mut();
+            let finished = sessions.told(session, End::Exited(0), now);
+            parts.session_ended(finished);
+        }
+        Err(e) => log!(parts.ground.log, Error, "fault", why = e),
+    }
+    Ok(Step::Done)
+}
+
+/// Returns a session's linger time in milliseconds: the request's own, else that of the host's
+/// line, else the daemon's.
+pub(super) fn linger(ground: &Ground, host: Option<&Entry>, request: &Request) -> u32 {
+    let asked = request.linger.map(|seconds| match seconds {
+        limits::UNTIL_CLOSED => Linger::UntilClosed,
+        seconds => Linger::Seconds(seconds),
+    });
+    let of_line = || host.and_then(|entry| entry.linger);
+    asked.or_else(of_line).map_or_else(
+        || u32::try_from(ground.settings.exec.linger.as_millis()).unwrap_or(u32::MAX),
+        Linger::milliseconds,
+    )
+}
+
+/// Returns pipes whose other ends are closed: nothing to read, and no reader.
+pub(super) fn nothing() -> Result<[OwnedFd; 3], Fault> {
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let (_, stdin) = pipe2(flags)?;
+    let (stdout, _) = pipe2(flags)?;
+    let (stderr, _) = pipe2(flags)?;
+    Ok([stdin, stdout, stderr])
+}
