@@ -34,7 +34,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const NOISE: u32 = 100;
 /// Most rate-limited lines a second about one local user; the rest is only counted.
 const OF_ONE: u32 = 10;
-/// Users whose lines are counted individually at a time.
+/// Users counted_as lines are counted individually at a time.
 const USERS: usize = 1024;
 
 /// Where lines go.
@@ -239,12 +239,12 @@ impl Log {
         }
         // Beyond `USERS` users at a time, count the lines of the others together.
         let known = self.users.len() < USERS || self.users.contains_key(&uid);
-        let whose = if known { uid } else { u32::MAX };
-        let rate_limit = self.users.entry(whose).or_insert_with(RateLimit::new);
+        let counted_as = if known { uid } else { u32::MAX };
+        let rate_limit = self.users.entry(counted_as).or_insert_with(RateLimit::new);
         let Some(earlier) = rate_limit.may(event, OF_ONE) else {
             return false;
         };
-        self.say_suppressed(&earlier, Some(whose));
+        self.say_suppressed(&earlier, Some(counted_as));
         true
     }
 

@@ -464,7 +464,7 @@ fn garbage_on_the_channel_replaces_the_gate() {
             ],
         ),
         ("an unknown complaint", {
-            let mut q = Question::TurnedAway(Complaint::Probe, [127, 0, 0, 1].into()).encode();
+            let mut q = Question::Rejected(Complaint::Probe, [127, 0, 0, 1].into()).encode();
             assert_eq!(q[1], 8);
             q[1] = 99;
             q

@@ -295,6 +295,52 @@ fn no_import_cycle_has_more_than_two_files() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Who may import what of the monitor goes up to the event loop: a component that knew the parts or
+/// the pipeline could change the state of another, or decide what comes next.
+#[test]
+fn components_of_the_monitor_do_not_reach_up() {
+    const UP: &[(&str, &[&str])] = &[
+        ("start", &["mod"]),
+        ("event_loop", &["start"]),
+        ("pipeline", &["event_loop"]),
+        ("sockets", &["event_loop", "start"]),
+        ("parts", &["event_loop", "pipeline", "start"]),
+    ];
+    let sources = sources();
+    let all: BTreeSet<_> = sources.iter().map(|path| module(path)).collect();
+    let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
+    for path in &sources {
+        let Some(name) = relative(path).strip_prefix("src/daemon/monitor/") else {
+            continue;
+        };
+        let own = name.split(['/', '.']).next().unwrap();
+        for imported in imports(path, &all) {
+            let Some(to) = imported.get(2).filter(|_| imported[1] == "monitor") else {
+                continue;
+            };
+            let Some((to, may)) = UP.iter().find(|(up, _)| up == to) else {
+                continue;
+            };
+            seen.insert(*to);
+            if own != *to && !may.contains(&own) {
+                wrong.push(format!("{name} must not import {to}"));
+            }
+        }
+        let is_monitor = own == "event_loop";
+        if code(path).contains("impl Monitor") != is_monitor {
+            wrong.push(format!(
+                "{name}: the monitor's methods are in event_loop.rs"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert_eq!(
+        seen.len(),
+        UP.len() - 1,
+        "only {seen:?} are imported by `use`"
+    );
+}
+
 #[test]
 fn policy_asks_the_system_nothing() {
     let code = code(&tree::top().join("src/auth/policy.rs"));

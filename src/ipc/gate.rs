@@ -28,7 +28,7 @@ pub enum Question<'a> {
     /// No connection is left, and none can come: there are no listeners.
     Empty,
     /// The gate itself rejected a connection: for the log.
-    TurnedAway(Complaint, IpAddr),
+    Rejected(Complaint, IpAddr),
 }
 
 /// Why the gate rejected a connection. A number, so that a compromised gate cannot write its own
@@ -74,7 +74,7 @@ message!(enum Question<'a> {
     2 ClientHello(connection, record),
     3 Sealed(connection, record),
     4 Gone(connection),
-    5 TurnedAway(why, from),
+    5 Rejected(why, from),
     6 Empty,
     7 Left(connection),
 });
@@ -227,7 +227,7 @@ mod tests {
             Question::Gone(4),
             Question::Left(5),
             Question::Empty,
-            Question::TurnedAway(Complaint::Evicted, from),
+            Question::Rejected(Complaint::Evicted, from),
         ];
         for q in questions {
             let bytes = q.encode();

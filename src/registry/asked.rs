@@ -19,7 +19,7 @@ pub enum Question {
     /// A host has proven its cookie: its machine, its name, whether it connects from another host.
     Introduce(Id, Name, bool),
     /// This machine was seen.
-    Saw(Id),
+    Visited(Id),
     /// The machine's user typed a name, in build mode.
     Register(Id, Name, bool),
     /// The machine's user typed an activation password; the name is used with the backdoor
@@ -42,7 +42,7 @@ pub enum Answer {
 fields!(enum Question {
     1 Look(id),
     2 Introduce(id, name, remote),
-    3 Saw(id),
+    3 Visited(id),
     4 Register(id, name, remote),
     5 Activate(id, password, name, remote),
 });
@@ -146,7 +146,7 @@ mod tests {
         for question in [
             Question::Look(id),
             Question::Introduce(id, name(), true),
-            Question::Saw(id),
+            Question::Visited(id),
             Question::Register(id, name(), false),
             Question::Activate(id, password(), name(), true),
         ] {

@@ -27,7 +27,7 @@ use crate::sys::{memory, process, sandbox, signals, socket};
 pub const WITHOUT: u64 = u64::MAX;
 
 /// How long a busy monitor may take to read an answer.
-const HEARING: Duration = Duration::from_secs(60);
+const SEND_TIME: Duration = Duration::from_secs(60);
 
 /// Builds the monitor's first message: the path of the settings file, from which the doors' paths
 /// follow, and whether the daemon is starting, so that existing files must be sound.
@@ -69,12 +69,12 @@ fn serve() -> Result<(), Fault> {
         Ok((doors, without)) => {
             for why in without {
                 let why = Answer::Fault(why.in_one_line());
-                channel.deliver(why.encode(WITHOUT), HEARING)?;
+                channel.deliver(why.encode(WITHOUT), SEND_TIME)?;
             }
             doors
         }
         Err(e) => {
-            channel.deliver(Answer::Fault(e.in_one_line()).encode(0), HEARING)?;
+            channel.deliver(Answer::Fault(e.in_one_line()).encode(0), SEND_TIME)?;
             return Err(e);
         }
     };
@@ -84,10 +84,10 @@ fn serve() -> Result<(), Fault> {
     let folders = Folders::now(&paths, folder.ok().flatten());
     if let Err(e) = sandbox::keep_to(&folders.all) {
         let why = e.while_doing("the registry process's sandbox");
-        channel.deliver(Answer::Fault(why.to_string()).encode(0), HEARING)?;
+        channel.deliver(Answer::Fault(why.to_string()).encode(0), SEND_TIME)?;
         return Err(why);
     }
-    channel.deliver(Answer::Done.encode(0), HEARING)?;
+    channel.deliver(Answer::Done.encode(0), SEND_TIME)?;
     let main = Thread {
         doors,
         folders,
@@ -210,7 +210,7 @@ impl Thread {
         if self.folders.are_moved(&self.doors) {
             return Ok(false);
         }
-        self.channel.deliver(answer.encode(ticket), HEARING)?;
+        self.channel.deliver(answer.encode(ticket), SEND_TIME)?;
         Ok(true)
     }
 }
@@ -232,7 +232,7 @@ pub fn answer(doors: &mut Doors, question: Question) -> Answer {
                 }
             })
         }
-        Question::Saw(id) => doors.saw(id).map(|()| Answer::Done),
+        Question::Visited(id) => doors.saw(id).map(|()| Answer::Done),
         Question::Register(id, name, remote) => doors
             .register(id, name, remote)
             .map(Answer::RegistrationOutcome),
@@ -287,10 +287,10 @@ mod tests {
             let password = b"no such password".to_vec().into();
             let name = Name::parse("pc").unwrap();
             let question = Question::Activate(id, password, name, true);
-            monitor.deliver(question.encode(ticket), HEARING).unwrap();
+            monitor.deliver(question.encode(ticket), SEND_TIME).unwrap();
         }
         let look = Question::Look(id).encode(LOOK);
-        monitor.deliver(look, HEARING).unwrap();
+        monitor.deliver(look, SEND_TIME).unwrap();
         let mut buffer = vec![0; MESSAGE];
         let mut tickets = Vec::new();
         for _ in 0..=ACTIVATIONS {

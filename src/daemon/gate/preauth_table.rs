@@ -163,7 +163,7 @@ impl PreauthTable {
         if self.sources.held(from) >= self.sources.slots(from, limits, now) {
             let oldest = self.sources.of(from).find(|c| self.may_go(*c));
             let Some(oldest) = oldest else {
-                return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
+                return self.ask(&Question::Rejected(Complaint::NoSlot, from), Vec::new());
             };
             self.close_with_penalty(oldest, Complaint::Evicted, now)?;
         }
@@ -172,7 +172,7 @@ impl PreauthTable {
         }
         let connection = self.next;
         if self.sources.is_full(from, limits) || self.register(&socket, connection).is_err() {
-            return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
+            return self.ask(&Question::Rejected(Complaint::NoSlot, from), Vec::new());
         }
         let _ = socket::prepare(socket.as_fd());
         let _ = socket::notice_loss(socket.as_fd(), limits.keep_alive);
@@ -241,7 +241,7 @@ impl PreauthTable {
                 let from = preauth.from;
                 self.penalise(connection, Complaint::Probe, now);
                 if self.listeners.is_empty() {
-                    self.ask(&Question::TurnedAway(Complaint::Probe, from), Vec::new())?;
+                    self.ask(&Question::Rejected(Complaint::Probe, from), Vec::new())?;
                 }
                 self.forget(connection)
             }

@@ -33,7 +33,7 @@ use crate::sys::process::CHANNEL;
 use crate::sys::{process, signals, socket};
 
 /// How long a busy monitor may take to receive a message.
-const HEARING: Duration = Duration::from_secs(60);
+const SEND_TIME: Duration = Duration::from_secs(60);
 
 /// Runs the worker. `start` begins PAM's transaction: the program that is linked with libpam passes
 /// it in.
@@ -115,7 +115,7 @@ impl Line {
             | WorkerToMonitor::Refused(..)
             | WorkerToMonitor::Failed(_) => {}
         }
-        self.channel.borrow_mut().deliver(word.encode(), HEARING)
+        self.channel.borrow_mut().deliver(word.encode(), SEND_TIME)
     }
 
     /// Waits for the next order, and returns it with its descriptors.

@@ -80,6 +80,8 @@ impl Monitor {
                 self.handle(source(event.token()), &mut buffer, now);
                 self.handle_loss();
             }
+            // Before any deadline: the slot was free in time.
+            login::grant_pam_slots(&mut self.parts, now);
         }
     }
 

@@ -217,7 +217,7 @@ impl InetdConnection {
             Question::ClientHello(..) | Question::Sealed(..) => {
                 return self.set_stage(ground, PreauthStage::Asking);
             }
-            Question::TurnedAway(why, _) => {
+            Question::Rejected(why, _) => {
                 let price = sources::price(why, &ground.gate_limits());
                 self.penalise(ground, price);
             }

@@ -80,16 +80,16 @@ pub(super) fn handle_question(
         Question::ClientHello(c, record) => {
             let socket = fds.into_iter().next();
             let outcome = open(parts, c, record, socket, now);
-            settle(parts, c, outcome);
+            settle(parts, c, outcome, now);
         }
         Question::Sealed(c, record) => {
             let outcome = take_record(parts, c, record, now);
-            settle(parts, c, outcome);
+            settle(parts, c, outcome, now);
         }
         Question::Gone(c) => forget(parts, c),
         Question::Left(c) => refuse::handle_left(parts, c),
         Question::Empty => parts.processes.gate_has_emptied(),
-        Question::TurnedAway(why, peer) => {
+        Question::Rejected(why, peer) => {
             if why != Complaint::Probe {
                 let cause = why.name();
                 log_ratelimited!(parts.ground.log, Warning, "closed", peer, cause);
@@ -101,16 +101,16 @@ pub(super) fn handle_question(
 /// Handles an answer of the registry.
 pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: Instant) {
     let TicketAnswer {
-        whose,
+        connection,
         ticket,
         answer,
     } = answer;
-    let Some(c) = whose else {
+    let Some(c) = connection else {
         return log_note(&mut parts.ground.log, answer);
     };
     if let Some(admission) = parts.connections.take_at_door(c, ticket) {
         let outcome = after_registry(parts, c, *admission, answer, now);
-        settle(parts, c, outcome);
+        settle(parts, c, outcome, now);
     } else if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) =
         answer
     {
@@ -141,7 +141,7 @@ pub(super) fn user_found(
                 Err(Refusal::new(Cause::Account, words).of(peer).into())
             }
         };
-        settle(parts, c, outcome);
+        settle(parts, c, outcome, now);
     }
 }
 
@@ -160,9 +160,15 @@ pub(super) fn continue_overdue(parts: &mut Parts, now: Instant) {
 }
 
 /// Handles the outcome of a connection's step.
-fn settle(parts: &mut Parts, c: Connection, outcome: Outcome) {
+fn settle(parts: &mut Parts, c: Connection, outcome: Outcome, now: Instant) {
     match outcome {
-        Ok(Step::Wait(state)) => parts.connections.insert(c, state),
+        Ok(Step::Wait(state)) => {
+            let is_login = matches!(state, Preauth::LoggingIn(_));
+            parts.connections.insert(c, state);
+            if is_login {
+                login::grant_pam_slots(parts, now);
+            }
+        }
         Ok(Step::Done) => {}
         Err(reject) => refuse::reject(parts, c, reject),
     }
@@ -422,7 +428,12 @@ fn after_name(parts: &mut Parts, c: Connection, admission: PendingAdmission, now
     let peer = arrival.peer;
     let outcome = authenticate(parts, c, *admitted, peer)
         .and_then(|applicant| ask_about_host(parts, c, arrival, applicant, now));
-    settle(parts, c, outcome.map_err(|reject| reject.of(peer, true)));
+    settle(
+        parts,
+        c,
+        outcome.map_err(|reject| reject.of(peer, true)),
+        now,
+    );
 }
 
 /// Authenticates what the outer door has admitted, as far as it can without PAM.
@@ -539,7 +550,7 @@ fn note_admission(
     let question = match name.map(|host| Name::parse(host.caller().name.as_str())) {
         Some(Ok(name)) if pass.introduce => RegistryQuestion::Introduce(id, name, is_remote),
         _ if status.state == (RegistrationState::Known { unseen: true }) => {
-            RegistryQuestion::Saw(id)
+            RegistryQuestion::Visited(id)
         }
         _ => return,
     };
@@ -786,8 +797,8 @@ fn ask_for_command(
 /// Takes a Sealed record: the answers to a prompt, or a piece of a long command.
 fn take_record(parts: &mut Parts, c: Connection, record: &[u8], now: Instant) -> Outcome {
     match parts.connections.remove(c) {
-        Some(Preauth::LoggingIn(id)) => {
-            parts.connections.insert(c, Preauth::LoggingIn(id));
+        Some(state @ Preauth::LoggingIn(id)) => {
+            parts.connections.insert(c, state);
             login::take_answers(parts, id, record, now)
         }
         Some(Preauth::AtDoor(admission)) => register(parts, c, *admission, record, now),

@@ -37,7 +37,7 @@ pub(super) enum Asked {
 
 /// An answer, and the connection that it is for.
 pub(super) struct TicketAnswer {
-    pub(super) whose: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     pub(super) ticket: Ticket,
     pub(super) answer: Answer,
 }
@@ -108,7 +108,7 @@ impl RegistryClient {
     pub(super) fn ask(
         &mut self,
         registry: &Registry,
-        whose: Option<Connection>,
+        connection: Option<Connection>,
         question: Question,
         now: Instant,
     ) -> Result<Asked, Fault> {
@@ -121,7 +121,7 @@ impl RegistryClient {
                     }
                 }
                 standalone
-                    .ask(registry, whose, &question, now)
+                    .ask(registry, connection, &question, now)
                     .map(Asked::Later)
             }
         }
@@ -231,7 +231,7 @@ impl Standalone {
     fn ask(
         &mut self,
         registry: &Registry,
-        whose: Option<Connection>,
+        connection: Option<Connection>,
         question: &Question,
         now: Instant,
     ) -> Result<Ticket, Fault> {
@@ -241,7 +241,7 @@ impl Standalone {
             Some(worker) => worker,
             none => none.insert(RegistryWorker::start(registry, &self.settings)?),
         };
-        worker.ask(ticket, whose, question, now);
+        worker.ask(ticket, connection, question, now);
         Ok(ticket)
     }
 

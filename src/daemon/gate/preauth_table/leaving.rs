@@ -40,7 +40,7 @@ impl PreauthTable {
         let is_judged = preauth.known && preauth.has_answered && preauth.stage != Stage::Asked;
         let from = preauth.from;
         self.penalise(connection, complaint, now);
-        self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
+        self.ask(&Question::Rejected(complaint, from), Vec::new())?;
         if !is_judged {
             return self.forget(connection);
         }

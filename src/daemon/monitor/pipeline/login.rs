@@ -98,7 +98,8 @@ pub(super) fn begin(
     Ok(Step::Wait(Preauth::LoggingIn(parts.logins.add(login))))
 }
 
-/// Gives PAM slots to waiting logins while any are free. Called in each pass of the event loop.
+/// Gives PAM slots to waiting logins while any are free. Called whenever a login begins to wait, and
+/// in each pass of the event loop, since many events free a slot.
 pub(in crate::daemon::monitor) fn grant_pam_slots(parts: &mut Parts, now: Instant) {
     let login = &parts.ground.settings.login;
     let (most, check) = (login.checks, login.check);
@@ -135,6 +136,7 @@ pub(super) fn take_answers(parts: &mut Parts, id: LoginId, record: &[u8], now: I
         }
         taken => taken?,
     }
+    grant_pam_slots(parts, now);
     Ok(Step::Done)
 }
 
@@ -149,9 +151,13 @@ pub(in crate::daemon::monitor) fn handle_worker(
     while let Some(event) = parts.logins.next_event(id, buffer) {
         match event {
             WorkerEvent::Says(word) => handle_message(parts, id, word, now),
-            WorkerEvent::Ended => return worker_ended(parts, id, now),
+            WorkerEvent::Ended => {
+                worker_ended(parts, id, now);
+                break;
+            }
         }
     }
+    grant_pam_slots(parts, now);
 }
 
 fn handle_message(parts: &mut Parts, id: LoginId, word: WorkerToMonitor, now: Instant) {

@@ -42,7 +42,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A question that was asked.
 struct Asked {
     ticket: Ticket,
-    whose: Option<Connection>,
+    connection: Option<Connection>,
     question: Zeroizing<Vec<u8>>,
     until: Instant,
     /// It was asked before, of a process that has ended.
@@ -53,7 +53,7 @@ impl Asked {
     /// Returns a failure as its answer.
     fn failed(self, why: &str) -> TicketAnswer {
         TicketAnswer {
-            whose: self.whose,
+            connection: self.connection,
             ticket: self.ticket,
             answer: Answer::Fault(why.to_owned()),
         }
@@ -205,7 +205,7 @@ impl RegistryWorker {
     pub(super) fn ask(
         &mut self,
         ticket: Ticket,
-        whose: Option<Connection>,
+        connection: Option<Connection>,
         question: &Question,
         now: Instant,
     ) {
@@ -213,7 +213,7 @@ impl RegistryWorker {
         let (kind, within, is_sent_now) = match question {
             Question::Look(_) => (looks, LOOKING, true),
             Question::Introduce(..)
-            | Question::Saw(_)
+            | Question::Visited(_)
             | Question::Register(..)
             | Question::Activate(..) => {
                 let is_first = writes.is_empty();
@@ -222,7 +222,7 @@ impl RegistryWorker {
         };
         let asked = Asked {
             ticket,
-            whose,
+            connection,
             question: Zeroizing::new(question.encode(ticket)),
             until: now + within,
             again: false,
@@ -250,7 +250,7 @@ impl RegistryWorker {
         let mut is_sent = true;
         self.unanswered
             .writes
-            .retain(|asked| std::mem::take(&mut is_sent) || asked.whose != Some(connection));
+            .retain(|asked| std::mem::take(&mut is_sent) || asked.connection != Some(connection));
     }
 
     /// Returns its messages; `None`: there are none now.
@@ -305,7 +305,7 @@ impl RegistryWorker {
         let asked = asked.ok_or_else(wrong)?;
         self.idle_until = Some(now + IDLE);
         Ok(Some(vec![TicketAnswer {
-            whose: asked.whose,
+            connection: asked.connection,
             ticket,
             answer,
         }]))
@@ -398,7 +398,7 @@ pub(super) mod tests {
     }
 
     const LOOK: Question = Question::Look(Id([1; 16]));
-    const WRITE: Question = Question::Saw(Id([2; 16]));
+    const WRITE: Question = Question::Visited(Id([2; 16]));
 
     /// Asks questions with tickets from 1 on.
     fn ask_all(worker: &mut RegistryWorker, questions: &[Question], now: Instant) {
