@@ -10,6 +10,7 @@
 //! - `signer`: vouches for this host's users to other hosts;
 //! - `ipc`: the messages between our own processes;
 //! - `config`: the administrator's files;
+//! - `cli`: command lines, their help, and the output of `--json`;
 //! - `protocol`: what is spoken with peers, without I/O;
 //! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the ground.
 //!
@@ -18,6 +19,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod curve;

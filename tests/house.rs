@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("log", "fault sys"),
     ("protocol", "curve secret fault"),
     ("ipc", "protocol sys log secret fault"),
+    ("cli", "protocol"),
     ("config", "protocol sys log secret fault"),
     (
         "registry",
@@ -40,10 +41,13 @@ const ARROWS: &[(&str, &str)] = &[
     ("daemon::lookup", "ipc sys fault"),
     (
         "daemon::monitor",
-        "services auth registry signer config daemon::sources ipc protocol sys log secret refusal fault",
+        "services auth registry signer config cli daemon::sources ipc protocol sys log secret refusal fault",
     ),
-    ("client", "signer config protocol sys log secret fault"),
-    ("admin", "registry config ipc protocol sys log secret fault"),
+    ("client", "signer config cli protocol sys log secret fault"),
+    (
+        "admin",
+        "registry config cli ipc protocol sys log secret fault",
+    ),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -9,7 +9,7 @@
 //! command line by it, and `help` writes all help texts from it. `init`, `invite`, `rotate`,
 //! `join`, `hosts`, `doors` and `check` implement the subcommands. `edit` changes the text of the
 //! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the
-//! running daemon, and `out` and `json` write the output.
+//! running daemon, and `out` writes the output.
 
 mod absent;
 mod call;
@@ -23,7 +23,6 @@ mod hosts;
 mod init;
 mod invite;
 mod join;
-mod json;
 mod noted;
 mod out;
 mod reach;

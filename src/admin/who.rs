@@ -9,8 +9,8 @@ use nix::unistd::geteuid;
 
 use super::absent;
 use super::call::Call;
-use super::json::Json;
 use super::out::{Failure, Out};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::config::utc;
 use crate::config::words::{quoted, shown};

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::decision_text::{DecisionText, unknown_machine};
 use super::{Both, done, many, word};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::registry::inner::Machine;

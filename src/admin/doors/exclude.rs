@@ -1,10 +1,10 @@
 //! `cosadm exclude`: the machines that the outer door always denies.
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
 use super::{done, id, inner, machine_id, machine_in_time, many, named, outer, rows};
+use crate::cli::json::Json;
 use crate::config::keys;
 use crate::config::paths::Paths;
 use crate::config::words::shown;

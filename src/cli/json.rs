@@ -1,35 +1,46 @@
-//! JSON output for scripts (RFC 8259). Pure.
+//! The output of `--json` (RFC 8259). Pure.
+//!
+//! Not `serde_json`: it sorts the fields of an object, and would take a formatter of ours for the
+//! characters that must not be shown, which is most of this file, and three crates.
 
 use std::fmt::{self, Write};
 
-use crate::config::words;
+use crate::protocol::name::is_shown;
 
 /// A JSON value.
-pub(super) enum Json {
+pub enum Json {
+    /// Null.
     Null,
+    /// True or false.
     Bool(bool),
+    /// A number.
     Number(u64),
+    /// A string.
     Text(String),
+    /// An array.
     List(Vec<Self>),
+    /// An object, with its fields in this order.
     Object(Vec<(&'static str, Self)>),
 }
 
 impl Json {
-    pub(super) fn text(value: impl fmt::Display) -> Self {
+    /// Returns a string.
+    pub fn text(value: impl fmt::Display) -> Self {
         Self::Text(value.to_string())
     }
 
-    pub(super) fn count(value: usize) -> Self {
+    /// Returns a number.
+    pub fn count(value: usize) -> Self {
         Self::Number(u64::try_from(value).unwrap_or(u64::MAX))
     }
 
-    /// Returns a list of texts.
-    pub(super) fn texts<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> Self {
+    /// Returns an array of strings.
+    pub fn texts<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> Self {
         Self::List(items.into_iter().map(Self::text).collect())
     }
 
-    /// Returns a text, or null.
-    pub(super) fn maybe(value: Option<impl fmt::Display>) -> Self {
+    /// Returns a string, or null.
+    pub fn maybe(value: Option<impl fmt::Display>) -> Self {
         value.map_or(Self::Null, Self::text)
     }
 }
@@ -40,7 +51,7 @@ impl fmt::Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(value) => write!(f, "{value}"),
-            Self::Text(value) => f.write_str(&words::json(value)),
+            Self::Text(value) => f.write_str(&quoted(value)),
             Self::List(items) => {
                 f.write_char('[')?;
                 for (i, item) in items.iter().enumerate() {
@@ -52,7 +63,7 @@ impl fmt::Display for Json {
                 f.write_char('{')?;
                 for (i, (name, value)) in fields.iter().enumerate() {
                     f.write_str(if i == 0 { "" } else { "," })?;
-                    write!(f, "{}:{value}", words::json(name))?;
+                    write!(f, "{}:{value}", quoted(name))?;
                 }
                 f.write_char('}')
             }
@@ -60,9 +71,38 @@ impl fmt::Display for Json {
     }
 }
 
+/// Returns a text as a JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if !is_shown(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A character that `cosadm` shows as `?` must be escaped in JSON, which programs read.
+    #[test]
+    fn json_escapes_unprintable_characters() {
+        assert_eq!(
+            quoted("a\u{1b}\u{202e}\u{e0041}é\n"),
+            r#""a\u001b\u202e\udb40\udc41é\n""#
+        );
+    }
 
     #[test]
     fn every_kind() {
