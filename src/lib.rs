@@ -10,7 +10,7 @@
 //! - `signer`: vouches for this host's users to other hosts;
 //! - `ipc`: the messages between our own processes;
 //! - `config`: the administrator's files;
-//! - `cli`: command lines, their help, and the output of `--json`;
+//! - `cli` and `tty`: command lines, their help, the output of `--json`; the terminal;
 //! - `protocol`: what is spoken with peers, without I/O;
 //! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the ground.
 //!
@@ -34,3 +34,4 @@ pub mod secret;
 pub mod services;
 pub mod signer;
 pub mod sys;
+pub mod tty;

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("protocol", "curve secret fault"),
     ("ipc", "protocol sys log secret fault"),
     ("cli", "protocol"),
+    ("tty", "protocol sys"),
     ("config", "protocol sys log secret fault"),
     (
         "registry",
@@ -43,10 +44,13 @@ const ARROWS: &[(&str, &str)] = &[
         "daemon::monitor",
         "services auth registry signer config cli daemon::sources ipc protocol sys log secret refusal fault",
     ),
-    ("client", "signer config cli protocol sys log secret fault"),
+    (
+        "client",
+        "signer config cli tty protocol sys log secret fault",
+    ),
     (
         "admin",
-        "registry config cli ipc protocol sys log secret fault",
+        "registry config cli tty ipc protocol sys log secret fault",
     ),
 ];
 

@@ -30,12 +30,13 @@ mod rotate;
 mod table;
 mod who;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use commands::Parsed;
 use noted::Changes;
 use out::{Failure, Out};
+
+use crate::tty;
 
 /// Runs `cosadm` with the arguments of this process.
 ///
@@ -50,7 +51,7 @@ pub fn main() -> ExitCode {
             let changes = command.changes.of(&call);
             noted::noting(call.paths().ok(), changes, &out, || (command.run)(&call, &out))
         }
-        Ok(Parsed::Nothing(call)) if is_at_a_terminal() => {
+        Ok(Parsed::Nothing(call)) if tty::is_interactive() => {
             noted::noting(call.paths().ok(), Changes::Registry, &out, || doors::menu::run(&call, &out))
         }
         Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
@@ -74,9 +75,4 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Returns whether standard input and standard output are a terminal.
-fn is_at_a_terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
