@@ -41,7 +41,13 @@ impl Json {
 
     /// Returns a string, or null.
     pub fn maybe(value: Option<impl fmt::Display>) -> Self {
-        value.map_or(Self::Null, Self::text)
+        value.map(Self::text).into()
+    }
+}
+
+impl From<Option<Self>> for Json {
+    fn from(value: Option<Self>) -> Self {
+        value.unwrap_or(Self::Null)
     }
 }
 

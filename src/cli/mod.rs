@@ -139,11 +139,12 @@ pub fn parse<E>(
     style: ParsingStyle,
     line: impl IntoIterator<Item: AsRef<OsStr>>,
 ) -> Result<Parsed<E>, Fail> {
-    let entries = || tables.iter().copied().flatten();
-    let flags = || entries().flat_map(|flag| flag.names().into_iter().map(move |n| (flag, n)));
+    let entries = tables.iter().copied().flatten();
+    let flags = entries.flat_map(|flag| flag.names().into_iter().map(move |name| (flag, name)));
+    let flags: Vec<_> = flags.collect();
     let mut options = Options::new();
     options.parsing_style(style);
-    for (flag, (letter, long)) in flags() {
+    for (flag, (letter, long)) in &flags {
         match (flag.value(), flag.times) {
             ("", Times::Any) => options.optflagmulti(letter, long, ""),
             ("", _) => options.optflag(letter, long, ""),
@@ -153,7 +154,7 @@ pub fn parse<E>(
     }
     let found = options.parse(line)?;
     let mut given = Vec::new();
-    for (flag, (letter, long)) in flags() {
+    for (flag, (letter, long)) in flags {
         let name = if letter.is_empty() { long } else { letter };
         let all: Vec<(usize, String)> = if flag.value().is_empty() {
             let positions = found.opt_positions(name).into_iter();

@@ -166,10 +166,7 @@ impl Status {
             ("excluded", Json::Number(self.excluded)),
             ("folder", Json::maybe(folder)),
             ("authorized", Json::Number(self.authorized)),
-            (
-                "not_included",
-                self.left_out.map_or(Json::Null, Json::Number),
-            ),
+            ("not_included", self.left_out.map(Json::Number).into()),
             ("one_time_passwords", Json::Number(self.waiting)),
             ("build_mode", Json::Bool(s.build_mode)),
             ("remote_only", Json::Bool(s.remote_only)),

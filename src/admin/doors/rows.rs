@@ -30,7 +30,7 @@ impl Row for (Machine, Option<Occurred>) {
             ("name", Json::text(&machine.name)),
             ("authorized", seconds(machine.authorized)),
             ("remote", Json::Bool(machine.remote)),
-            ("seen", seen.map_or(Json::Null, seconds)),
+            ("seen", seen.map(seconds).into()),
         ])
     }
 }
