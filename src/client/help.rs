@@ -36,80 +36,88 @@ pub(super) const SUBCOMMANDS: [(&str, Personality, &str); 6] = [
 
 /// Returns the usage line.
 pub(super) const fn usage(personality: Personality) -> &'static str {
-    texts(personality).0
+    texts(personality).usage
 }
 
-/// Returns the usage line, what the program or the subcommand is for, and what follows the flags.
-const fn texts(personality: Personality) -> (&'static str, &'static str, &'static [&'static str]) {
+/// The help without the flags.
+struct Texts {
+    usage: &'static str,
+    /// What the program or the subcommand is for.
+    purpose: &'static str,
+    /// What follows the flags.
+    more: &'static [&'static str],
+}
+
+const fn texts(personality: Personality) -> Texts {
     match personality {
-        Personality::Global => (
-            "usage: cos [-C DIR] [-v] SUBCOMMAND [ARGUMENT]...",
-            "Runs commands and applications on other hosts.\n",
-            &[
+        Personality::Global => Texts {
+            usage: "usage: cos [-C DIR] [-v] SUBCOMMAND [ARGUMENT]...",
+            purpose: "Runs commands and applications on other hosts.\n",
+            more: &[
                 "\nExit status: that of the command; 128 + n if signal n ended it; 0 for a subcommand without a\n\
                  command; 255 if cos itself failed, with the reason on standard error.\n\
                  \"cos SUBCOMMAND --help\" lists the flags of a subcommand.\n",
             ],
-        ),
-        Personality::Cos => (
-            "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
-            "Runs a command on another host, with its standard input, output and error here, and exits\n\
+        },
+        Personality::Cos => Texts {
+            usage: "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
+            purpose: "Runs a command on another host, with its standard input, output and error here, and exits\n\
              with its status.\n",
-            OF_COMMAND,
-        ),
-        Personality::Rsh => (
-            "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
-            REMOTE_SHELL,
-            OF_COMMAND,
-        ),
-        Personality::Ssh => (
-            "usage: ssh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
-            REMOTE_SHELL,
-            OF_COMMAND,
-        ),
-        Personality::Gui => (
-            "usage: cos [-C DIR] [-v] gui [FLAG]... [USER@]HOST [FLAG]... [--] APPLICATION [ARGUMENT]...",
-            "Logs in to another host and starts an application there, which displays here: it gets\n\
+            more: OF_COMMAND,
+        },
+        Personality::Rsh => Texts {
+            usage: "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
+            purpose: REMOTE_SHELL,
+            more: OF_COMMAND,
+        },
+        Personality::Ssh => Texts {
+            usage: "usage: ssh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
+            purpose: REMOTE_SHELL,
+            more: OF_COMMAND,
+        },
+        Personality::Gui => Texts {
+            usage: "usage: cos [-C DIR] [-v] gui [FLAG]... [USER@]HOST [FLAG]... [--] APPLICATION [ARGUMENT]...",
+            purpose: "Logs in to another host and starts an application there, which displays here: it gets\n\
              GUI_HOST and GUI_PORT. Prompts are answered from --password-fd, by the program that\n\
              COS_ASKPASS names, or at the terminal. Inside such an application (GUI_HOST and GUI_PORT\n\
              are set), a host of the host table is called without a password.\n",
-            &[
+            more: &[
                 "\nKeys of -o, as in ssh:\n  \
                  ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily, SendEnv,\n  \
                  SetEnv, BatchMode; not in ssh: Linger\n",
                 SIGNALS,
                 DENIED,
             ],
-        ),
-        Personality::Enrol => (
-            "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
-            "Registers this machine at another host that allows only known machines. The host prompts\n\
+        },
+        Personality::Enrol => Texts {
+            usage: "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
+            purpose: "Registers this machine at another host that allows only known machines. The host prompts\n\
              for a name or for an activation password, which its administrator gives, or for nothing if\n\
              it allows this machine already. The name comes from --name or from the terminal; the\n\
              password from --password-fd, from the program that COS_ASKPASS names, or from the terminal.\n",
-            &[
+            more: &[
                 "\nKeys of -o, as in ssh:\n  \
                  ConnectTimeout (10 s), ServerAliveInterval (60 s), Port, HostName, AddressFamily, BatchMode\n",
                 STATUS,
                 DENIED,
             ],
-        ),
-        Personality::Key => (
-            "usage: cos [-C DIR] [-v] key show [--json]",
-            "Prints this machine's ID, by which other hosts know it: the fingerprint of its key,\n\
+        },
+        Personality::Key => Texts {
+            usage: "usage: cos [-C DIR] [-v] key show [--json]",
+            purpose: "Prints this machine's ID, by which other hosts know it: the fingerprint of its key,\n\
              machine.key in the configuration folder. The key is created if there is none.\n",
-            &[STATUS],
-        ),
-        Personality::Connect => (
-            "usage: cos connect [FLAG]... HOST [PORT]",
-            "Connects standard input and output to a TCP port. \"cos run -J\" runs it on the intermediate\n\
+            more: &[STATUS],
+        },
+        Personality::Connect => Texts {
+            usage: "usage: cos connect [FLAG]... HOST [PORT]",
+            purpose: "Connects standard input and output to a TCP port. \"cos run -J\" runs it on the intermediate\n\
              hosts. The default PORT is that of cosserver.\n",
-            &[
+            more: &[
                 "\nKeys of -o, as in ssh:\n  \
                  ConnectTimeout (10 s), ServerAliveInterval (60 s), AddressFamily\n",
                 STATUS,
             ],
-        ),
+        },
     }
 }
 
@@ -145,8 +153,8 @@ const DENIED: &str = "If a host denies access, it gives a reference: on that hos
 
 /// Returns the whole help.
 pub(super) fn help(personality: Personality) -> String {
-    let (usage, purpose, more) = texts(personality);
-    let mut text = [usage, "\n", purpose].concat();
+    let texts = texts(personality);
+    let mut text = [texts.usage, "\n", texts.purpose].concat();
     if personality == Personality::Global {
         text.push_str("\nSubcommands:\n");
         text.extend(SUBCOMMANDS.map(|(name, _, what)| entry(name, SUBCOMMAND_WIDTH, what)));
@@ -159,7 +167,7 @@ pub(super) fn help(personality: Personality) -> String {
         text.push_str("\nGlobal flags, before the subcommand:\n");
         text.push_str(&flag_lines(flags::COS));
     }
-    text.extend(more.iter().copied());
+    text.extend(texts.more.iter().copied());
     text
 }
 
