@@ -10,6 +10,7 @@
 //! - `signer`: vouches for this host's users to other hosts;
 //! - `ipc`: the messages between our own processes;
 //! - `config`: the administrator's files;
+//! - `cli` and `tty`: command lines, their help, the output of `--json`; the terminal;
 //! - `protocol`: what is spoken with peers, without I/O;
 //! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the ground.
 //!
@@ -18,6 +19,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod curve;
@@ -32,3 +34,4 @@ pub mod secret;
 pub mod services;
 pub mod signer;
 pub mod sys;
+pub mod tty;

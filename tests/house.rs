@@ -19,6 +19,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("log", "fault sys"),
     ("protocol", "curve secret fault"),
     ("ipc", "protocol sys log secret fault"),
+    ("cli", "protocol"),
+    ("tty", "protocol sys"),
     ("config", "protocol sys log secret fault"),
     (
         "registry",
@@ -40,10 +42,16 @@ const ARROWS: &[(&str, &str)] = &[
     ("daemon::lookup", "ipc sys fault"),
     (
         "daemon::monitor",
-        "services auth registry signer config daemon::sources ipc protocol sys log secret refusal fault",
+        "services auth registry signer config cli daemon::sources ipc protocol sys log secret refusal fault",
     ),
-    ("client", "signer config protocol sys log secret fault"),
-    ("admin", "registry config ipc protocol sys log secret fault"),
+    (
+        "client",
+        "signer config cli tty protocol sys log secret fault",
+    ),
+    (
+        "admin",
+        "registry config cli tty ipc protocol sys log secret fault",
+    ),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -2,19 +2,16 @@
 
 use std::path::Path;
 
-use getopts::Matches;
-
 use super::noted::Changes;
 use super::out::{Failure, Out};
+use crate::cli::{Flag, Parsed};
 use crate::config::paths::Paths;
 use crate::config::words;
 
 /// A subcommand.
 pub(super) struct Command {
-    /// The words that name it.
-    pub(super) words: &'static [&'static str],
-    /// The operands, as the help shows them; one word for each.
-    pub(super) operands: &'static str,
+    /// Its one or two words, and then its operands, as the help shows them.
+    pub(super) shown: &'static str,
     pub(super) flags: &'static [Flag],
     /// One line about what it does.
     pub(super) meaning: &'static str,
@@ -22,74 +19,82 @@ pub(super) struct Command {
     pub(super) more: &'static str,
     /// What it may change of the machine registry.
     pub(super) changes: Changes,
-    pub(super) run: fn(&Call, &Out) -> Result<(), Failure>,
+    pub(super) run: Run,
 }
 
-/// A flag.
-pub(super) struct Flag {
-    pub(super) short: &'static str,
-    pub(super) long: &'static str,
-    /// The placeholder for its value; empty if it takes none.
-    pub(super) value: &'static str,
-    pub(super) repeats: bool,
-    /// The command requires it.
-    pub(super) needed: bool,
-    pub(super) meaning: &'static str,
-}
+type Run = fn(&Call, &Out) -> Result<(), Failure>;
 
-pub(super) const fn flag(
-    long: &'static str,
-    value: &'static str,
-    repeats: bool,
+/// Returns a subcommand that changes nothing of the machine registry.
+pub(super) const fn command(
+    shown: &'static str,
+    flags: &'static [Flag],
     meaning: &'static str,
-) -> Flag {
-    Flag {
-        short: "",
-        long,
-        value,
-        repeats,
-        needed: false,
+    run: Run,
+) -> Command {
+    Command {
+        shown,
+        flags,
         meaning,
+        more: "",
+        changes: Changes::Nothing,
+        run,
     }
 }
 
-/// A command's operands and flags.
-pub(super) struct Call {
-    matches: Matches,
-    before: Matches,
-    operands: Vec<String>,
+impl Command {
+    /// Returns the same command with further text in its help.
+    pub(super) const fn more(self, more: &'static str) -> Self {
+        Self { more, ..self }
+    }
+
+    /// Returns the same command, marked as changing this part of the machine registry.
+    pub(super) const fn changing(self, changes: Changes) -> Self {
+        Self { changes, ..self }
+    }
+
+    /// Returns the words that name it.
+    pub(super) fn name(&self) -> &'static str {
+        self.parts().0.trim_end()
+    }
+
+    /// Returns its operands, each a word.
+    pub(super) fn operands(&self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Returns the first of two words that name it, and the second.
+    pub(super) fn group(&self) -> Option<(&'static str, &'static str)> {
+        self.name().split_once(' ')
+    }
+
+    fn parts(&self) -> (&'static str, &'static str) {
+        let is_operand = |c: char| c.is_ascii_uppercase() || c == '[';
+        let name = self.shown.find(is_operand).unwrap_or(self.shown.len());
+        self.shown.split_at(name)
+    }
 }
+
+/// A command's operands and flags, those before the command first.
+pub(super) struct Call(Parsed<()>);
 
 impl Call {
-    /// Takes the flags after the command, those before it, and its operands.
-    pub(super) const fn new(matches: Matches, before: Matches, operands: Vec<String>) -> Self {
-        Self {
-            matches,
-            before,
-            operands,
-        }
+    pub(super) const fn new(parsed: Parsed<()>) -> Self {
+        Self(parsed)
     }
 
-    /// Returns whether a flag was given, before the command or after it.
+    /// Returns whether a flag was given.
     pub(super) fn given(&self, name: &str) -> bool {
-        self.matches.opt_present(name)
-            || (self.before.opt_defined(name) && self.before.opt_present(name))
+        self.0.has(name)
     }
 
     /// Returns the value of a flag.
     pub(super) fn value(&self, name: &str) -> Option<String> {
-        let before = || {
-            self.before
-                .opt_defined(name)
-                .then(|| self.before.opt_str(name))
-                .flatten()
-        };
-        self.matches.opt_str(name).or_else(before)
+        self.0.value(name).map(str::to_owned)
     }
 
     /// Returns all values of a flag that repeats.
     pub(super) fn values(&self, name: &str) -> Vec<String> {
-        self.matches.opt_strs(name)
+        self.0.values(name).map(str::to_owned).collect()
     }
 
     /// Returns an operand; the table says how many there are.
@@ -99,7 +104,7 @@ impl Call {
 
     /// Returns an optional operand.
     pub(super) fn optional(&self, number: usize) -> Option<&str> {
-        self.operands.get(number).map(String::as_str)
+        self.0.words.get(number).map(String::as_str)
     }
 
     /// Returns the paths of the configuration folder that the command works on.

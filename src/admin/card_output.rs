@@ -12,24 +12,20 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::call::{Call, Flag, flag};
+use super::call::Call;
 use super::out::{Failure, Out};
+use crate::cli::{Flag, flag};
 use crate::fault::Fault;
 
 /// The flag of the commands that print a card.
-pub(super) const OUTPUT: Flag = Flag {
-    short: "o",
-    ..flag(
-        "output",
-        "FILE",
-        false,
-        "write the card to FILE, a new file of mode 0600, not to standard output",
-    )
-};
+pub(super) const OUTPUT: Flag = flag(
+    "-o, --output FILE",
+    "write the card to FILE, a new file of mode 0600, not to standard output",
+);
 
 /// The flag of the command that prints a one-time password.
 pub(super) const PASSWORD_OUTPUT: Flag = Flag {
-    meaning: "write the password to FILE, a new file of mode 0600, not to standard output",
+    help: "write the password to FILE, a new file of mode 0600, not to standard output",
     ..OUTPUT
 };
 

@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 
-use getopts::{Fail, Options, ParsingStyle};
-
-use super::call::{Call, Command, Flag};
+use super::call::{Call, Command};
 use super::help::{group, help, overview};
 use super::out::Failure;
 use super::table::{GLOBAL, commands};
+use crate::cli::{self, Fail, Flag, ParsingStyle, dashed};
 use crate::config::words::did_you_mean;
 
 /// What a command line requests.
@@ -22,58 +21,45 @@ pub(super) enum Parsed {
 
 /// Finds the command of a command line and reads its flags.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
-    let before = options(GLOBAL)
-        .parsing_style(ParsingStyle::StopAtFirstFree)
-        .parse(arguments)
-        .map_err(|fail| usage(&fail, GLOBAL, "cosadm"))?;
-    if before.opt_present("V") {
+    let mut before = cli::parse(&[GLOBAL], ParsingStyle::StopAtFirstFree, arguments)
+        .map_err(|fail| usage(&fail, &[GLOBAL], "cosadm"))?;
+    if before.has("V") {
         return Ok(version());
     }
-    if before.free.is_empty() {
-        return if before.opt_present("h") {
-            Ok(Parsed::Tell(overview()))
-        } else {
-            Ok(Parsed::Nothing(Call::new(
-                before.clone(),
-                before,
-                Vec::new(),
-            )))
-        };
+    let words = std::mem::take(&mut before.words);
+    match words.split_first() {
+        None if before.has("h") => return Ok(Parsed::Tell(overview())),
+        None => return Ok(Parsed::Nothing(Call::new(before))),
+        Some((first, about)) if first == "help" => {
+            let about = about.iter().filter(|w| !w.starts_with('-'));
+            let about = about.map(OsString::from);
+            return parse(&about.chain(["--help".into()]).collect::<Vec<_>>());
+        }
+        Some(_) => {}
     }
-    if let Some(("help", about)) = before.free.split_first().map(|(w, more)| (&**w, more)) {
-        let words = about.iter().filter(|w| !w.starts_with('-'));
-        let words = words.map(OsString::from);
-        return parse(&words.chain(["--help".into()]).collect::<Vec<_>>());
-    }
-    let Some((command, rest)) = commands().find_map(|c| match_command(&before.free, c)) else {
-        if before.opt_present("h")
-            || before
-                .free
-                .iter()
-                .any(|word| word == "--help" || word == "-h")
-        {
-            let text = before.free.first().and_then(|word| group(word));
+    let Some((command, rest)) = commands().find_map(|c| match_command(&words, c)) else {
+        if before.has("h") || words.iter().any(|word| word == "--help" || word == "-h") {
+            let text = words.first().and_then(|word| group(word));
             return Ok(Parsed::Tell(text.unwrap_or_else(overview)));
         }
-        return Err(Failure::Usage(unknown(&before.free)));
+        return Err(Failure::Usage(unknown(&words)));
     };
-    let name = format!("cosadm {}", command.words.join(" "));
-    let flags = || GLOBAL.iter().chain(command.flags);
-    let matches = options(flags())
-        .parse(rest)
-        .map_err(|fail| usage(&fail, flags(), &name))?;
-    if matches.opt_present("h") || before.opt_present("h") {
+    let name = format!("cosadm {}", command.name());
+    let tables = [GLOBAL, command.flags];
+    let mut parsed = cli::parse(&tables, ParsingStyle::FloatingFrees, rest)
+        .map_err(|fail| usage(&fail, &tables, &name))?;
+    parsed.given.splice(0..0, before.given);
+    if parsed.has("h") {
         return Ok(Parsed::Tell(help(command)));
     }
-    if matches.opt_present("V") {
+    if parsed.has("V") {
         return Ok(version());
     }
-    let operands = matches.free.clone();
-    if let Some(wrong) = wrong_operands(command.operands, &operands) {
+    if let Some(wrong) = wrong_operands(command.operands(), &parsed.words) {
         let line = format!("{name}{wrong}; see `{name} --help`");
         return Err(Failure::Usage(line));
     }
-    Ok(Parsed::Run(command, Call::new(matches, before, operands)))
+    Ok(Parsed::Run(command, Call::new(parsed)))
 }
 
 fn version() -> Parsed {
@@ -105,17 +91,17 @@ fn match_command(
     free: &[String],
     command: &'static Command,
 ) -> Option<(&'static Command, Vec<String>)> {
-    let (first, more) = command.words.split_first()?;
     let (given, free) = free.split_first()?;
+    let Some((first, second)) = command.group() else {
+        return (given == command.name()).then(|| (command, free.to_vec()));
+    };
     if given != first {
         return None;
     }
-    let Some(second) = more.first() else {
-        return Some((command, free.to_vec()));
-    };
     let flags_alone = |between: &[String]| {
-        let parsed = options(GLOBAL.iter().chain(command.flags)).parse(between);
-        parsed.is_ok_and(|matches| matches.free.is_empty())
+        let tables = [GLOBAL, command.flags];
+        let parsed = cli::parse(&tables, ParsingStyle::FloatingFrees, between);
+        parsed.is_ok_and(|parsed| parsed.words.is_empty())
     };
     (0..free.len()).find_map(|at| {
         let (between, rest) = free.split_at_checked(at)?;
@@ -129,18 +115,16 @@ fn unknown(free: &[String]) -> String {
     // A flag between the words is not part of the command.
     let words = free.iter().filter(|word| !word.starts_with('-'));
     let given: Vec<&str> = words.map(String::as_str).take(2).collect();
-    let names: Vec<String> = commands().map(|c| c.words.join(" ")).collect();
-    let both = did_you_mean(&given.join(" "), names.iter().map(String::as_str));
+    let both = did_you_mean(&given.join(" "), commands().map(Command::name));
     let first = given.first().copied().unwrap_or("");
     let flag = free.get(1).filter(|word| word.starts_with('-'));
     let name = given.join(" ");
-    if let (Some(flag), true) = (flag, names.contains(&name)) {
+    if let (Some(flag), true) = (flag, commands().any(|c| c.name() == name)) {
         return format!("{flag} is not a flag of `cosadm {name}`; see `cosadm {name} --help`");
     }
     let below: Vec<&str> = commands()
-        .filter(|c| c.words.len() > 1 && c.words.first() == Some(&first))
-        .filter_map(|c| c.words.get(1))
-        .copied()
+        .filter_map(Command::group)
+        .filter_map(|(group, second)| (group == first).then_some(second))
         .collect();
     // The first word is correct if there are commands that begin with it.
     if !both.is_empty() && (given.len() > 1 || below.is_empty()) {
@@ -149,7 +133,7 @@ fn unknown(free: &[String]) -> String {
     if below.is_empty() {
         format!(
             "unknown command {first:?}{}",
-            did_you_mean(first, commands().filter_map(|c| c.words.first().copied()))
+            did_you_mean(first, commands().filter_map(|c| c.name().split(' ').next()))
         )
     } else {
         let second = given.get(1).copied().unwrap_or("");
@@ -161,32 +145,20 @@ fn unknown(free: &[String]) -> String {
     }
 }
 
-fn options<'a>(flags: impl IntoIterator<Item = &'a Flag>) -> Options {
-    let mut options = Options::new();
-    for flag in flags {
-        match (flag.value, flag.repeats) {
-            ("", _) => options.optflag(flag.short, flag.long, flag.meaning),
-            (value, false) => options.optopt(flag.short, flag.long, flag.meaning, value),
-            (value, true) => options.optmulti(flag.short, flag.long, flag.meaning, value),
-        };
-    }
-    options
-}
-
-fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str) -> Failure {
+fn usage(fail: &Fail, tables: &[&'static [Flag]], name: &str) -> Failure {
+    let has = |table: &[Flag], long| table.iter().flat_map(Flag::names).any(|n| n.1 == long);
     let words = match fail {
+        // The flag belongs to a command, but is before it.
+        Fail::UnrecognizedOption(flag)
+            if name == "cosadm" && commands().any(|c| has(c.flags, flag)) =>
+        {
+            let words = format!("--{flag} goes after the command; see `cosadm --help`");
+            return Failure::Usage(words);
+        }
         Fail::UnrecognizedOption(flag) => {
-            let longs = flags
-                .into_iter()
-                .map(|f| f.long)
-                .filter(|long| !long.is_empty());
-            // The flag belongs to a command, but is before it.
-            if name == "cosadm" && commands().any(|c| c.flags.iter().any(|f| f.long == *flag)) {
-                let words = format!("--{flag} goes after the command; see `cosadm --help`");
-                return Failure::Usage(words);
-            }
-            let dashes = if flag.chars().count() == 1 { "-" } else { "--" };
-            format!("unknown flag {dashes}{flag}{}", did_you_mean(flag, longs))
+            let longs = tables.iter().copied().flatten().flat_map(Flag::names);
+            let longs = longs.map(|(_, long)| long).filter(|long| !long.is_empty());
+            format!("unknown flag {}{}", dashed(flag), did_you_mean(flag, longs))
         }
         Fail::ArgumentMissing(_)
         | Fail::OptionMissing(_)

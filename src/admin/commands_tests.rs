@@ -90,14 +90,10 @@ fn mistakes() {
 fn every_command_and_flag_is_in_the_help() {
     let text = told("--help");
     for command in commands() {
-        assert!(text.contains(&format!("  {}", command.words.join(" "))));
-        let help = told(&format!("{} --help", command.words.join(" ")));
+        assert!(text.contains(&format!("  {}", command.name())));
+        let help = told(&format!("{} --help", command.name()));
         for flag in command.flags {
-            let name = match flag.short {
-                "" => format!("  --{}", flag.long),
-                short => format!("  -{short}, --{}", flag.long),
-            };
-            assert!(help.contains(&name), "{help}");
+            assert!(help.contains(&format!("  {}", flag.shown)), "{help}");
         }
         assert!(
             help.lines()
@@ -136,8 +132,8 @@ fn every_command_and_flag_is_in_the_help() {
         let help = told(&format!("{group} --help"));
         assert!(help.starts_with(&format!("usage: cosadm [-C DIR] [-v] {group} COMMAND")));
         for command in commands() {
-            let line = format!("  {} ", command.words.join(" "));
-            let is_of_it = command.words[0] == group;
+            let line = format!("  {} ", command.name());
+            let is_of_it = command.group().is_some_and(|(first, _)| first == group);
             assert_eq!(help.contains(&line), is_of_it, "{line}: {help}");
         }
         assert_eq!(told(&format!("-C S {group} -h")), help);

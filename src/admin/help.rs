@@ -2,8 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::call::{Command, Flag};
+use super::call::Command;
 use super::table::{GLOBAL, commands};
+use crate::cli::{Flag, Times, entry};
+
+/// The width of the column of flags, and of that of commands.
+const FLAG_WIDTH: usize = 18;
+const COMMAND_WIDTH: usize = 24;
 
 pub(super) fn overview() -> String {
     list("COMMAND", commands())
@@ -12,7 +17,7 @@ pub(super) fn overview() -> String {
 /// Lists the commands that begin with this word. Returns `None` if there are none, or if the word
 /// is a command by itself.
 pub(super) fn group(first: &str) -> Option<String> {
-    let of_it = |c: &&Command| c.words.len() > 1 && c.words.first() == Some(&first);
+    let of_it = |c: &&Command| c.group().is_some_and(|(group, _)| group == first);
     commands().find(of_it)?;
     Some(list(&format!("{first} COMMAND"), commands().filter(of_it)))
 }
@@ -20,58 +25,41 @@ pub(super) fn group(first: &str) -> Option<String> {
 fn list<'a>(usage: &str, commands: impl Iterator<Item = &'a Command>) -> String {
     let mut text = format!("usage: cosadm [-C DIR] [-v] {usage}\n\n");
     for command in commands {
-        let line = format!("{} {}", command.words.join(" "), command.operands);
-        let _ = writeln!(text, "  {line:<24} {}", command.meaning);
+        text.push_str(&entry(command.shown, COMMAND_WIDTH, command.meaning));
     }
     text.push('\n');
-    flags_help(&mut text, GLOBAL);
+    text.extend(flag_lines(GLOBAL));
     text.push_str("\n`cosadm COMMAND --help` says more. Exit codes: 0 done, 1 failed or a problem found, 2 usage.\n");
     text
 }
 
 pub(super) fn help(command: &Command) -> String {
-    let mut text = format!("usage: cosadm [-C DIR] {}", command.words.join(" "));
+    let mut text = format!("usage: cosadm [-C DIR] {}", command.name());
     for flag in command.flags {
-        let value = if flag.value.is_empty() {
-            String::new()
-        } else {
-            format!(" {}", flag.value)
+        let shown = match flag.shown.split_once(", ") {
+            Some((letter, _)) => format!("{letter} {}", flag.value()),
+            None => flag.shown.to_owned(),
         };
-        let more = if flag.repeats { "…" } else { "" };
-        let name = match flag.short {
-            "" => format!("--{}", flag.long),
-            short => format!("-{short}"),
-        };
-        let _ = if flag.needed {
-            write!(text, " {name}{value}{more}")
-        } else {
-            write!(text, " [{name}{value}]{more}")
+        let _ = match flag.times {
+            Times::Required => write!(text, " {shown}"),
+            Times::Once => write!(text, " [{shown}]"),
+            Times::Any => write!(text, " [{shown}]…"),
         };
     }
-    let operands = if command.operands.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", command.operands)
-    };
-    let _ = write!(text, "{operands}\n\n{}\n", capital(command.meaning));
+    for operand in command.operands().split_whitespace() {
+        let _ = write!(text, " {operand}");
+    }
+    let _ = writeln!(text, "\n\n{}", capital(command.meaning));
     if !command.more.is_empty() {
         let _ = writeln!(text, "{}", command.more);
     }
     text.push('\n');
-    flags_help(&mut text, command.flags.iter().chain(GLOBAL));
+    text.extend([command.flags, GLOBAL].into_iter().flat_map(flag_lines));
     text
 }
 
-fn flags_help<'a>(text: &mut String, flags: impl IntoIterator<Item = &'a Flag>) {
-    for flag in flags {
-        let names: Vec<String> = [("-", flag.short), ("--", flag.long)]
-            .into_iter()
-            .filter(|(_, name)| !name.is_empty())
-            .map(|(dashes, name)| format!("{dashes}{name}"))
-            .collect();
-        let line = format!("{} {}", names.join(", "), flag.value);
-        let _ = writeln!(text, "  {line:<18} {}", flag.meaning);
-    }
+fn flag_lines(flags: &[Flag]) -> impl Iterator<Item = String> {
+    flags.iter().map(|flag| flag.line(FLAG_WIDTH))
 }
 
 fn capital(text: &str) -> String {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::call::Call;
 use super::edit::{Lock, Text};
 use super::invite::{from, joined};
-use super::json::Json;
 use super::out::{Failure, Out};
+use crate::cli::json::Json;
 use crate::config::hostinfo::{Addresses, Entry, HostTable, UserPair, Users};
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
@@ -219,15 +219,9 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
             .map(|entry| (entry, Known::of(&paths, &entry.name)))
     };
     if call.given("json") {
+        let hosts = hosts().map(|(entry, known)| json(&paths, entry, &known));
         let value = Json::Object(vec![
-            (
-                "hosts",
-                Json::List(
-                    hosts()
-                        .map(|(entry, known)| json(&paths, entry, &known))
-                        .collect(),
-                ),
-            ),
+            ("hosts", Json::List(hosts.collect())),
             ("faults", Json::texts(table.faults())),
         ]);
         return out.say(&format!("{value}\n"));
@@ -365,11 +359,10 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
 /// Returns a host as JSON.
 fn json(paths: &Paths, entry: &Entry, known: &Known) -> Json {
     let key = |key: &PublicKey| Json::text(key.to_hex());
-    let count = |cookies: &Result<usize, Fault>| {
-        cookies
-            .as_ref()
-            .map_or(Json::Null, |count| Json::count(*count))
-    };
+    let count = |cookies: &Result<usize, Fault>| cookies.as_ref().ok().map(|n| Json::count(*n));
+    let recorded = known.recorded.as_ref().ok().and_then(Option::as_ref);
+    let pins = known.pins.as_ref().ok();
+    let pins = pins.map(|pins| pins.iter().map(key).collect());
     let addresses = match &entry.addresses {
         Addresses::Listed(networks) => Json::texts(networks),
         Addresses::ByName => Json::Null,
@@ -379,12 +372,7 @@ fn json(paths: &Paths, entry: &Entry, known: &Known) -> Json {
         ("line", Json::count(entry.line)),
         ("method", Json::text(entry.method)),
         ("addresses", addresses),
-        (
-            "port",
-            entry
-                .port
-                .map_or(Json::Null, |port| Json::Number(port.into())),
-        ),
+        ("port", entry.port.map(|p| Json::Number(p.into())).into()),
         ("as", Json::maybe(entry.as_name.as_ref())),
         ("server", Json::text(entry.server_name())),
         ("user", Json::maybe(entry.user.as_ref())),
@@ -396,36 +384,17 @@ fn json(paths: &Paths, entry: &Entry, known: &Known) -> Json {
                 Users::Pairs(pairs) => Json::texts(pairs),
             },
         ),
-        (
-            "commands",
-            entry.commands.as_ref().map_or(Json::Null, Json::texts),
-        ),
+        ("commands", entry.commands.as_ref().map(Json::texts).into()),
         (
             "subsystems",
-            entry.subsystems.as_ref().map_or(Json::Null, Json::texts),
+            entry.subsystems.as_ref().map(Json::texts).into(),
         ),
         ("accept_env", Json::texts(&entry.accept_env)),
-        (
-            "machine_key",
-            entry.machine_key.as_ref().map_or(Json::Null, key),
-        ),
-        (
-            "recorded_machine_key",
-            known
-                .recorded
-                .as_ref()
-                .ok()
-                .and_then(Option::as_ref)
-                .map_or(Json::Null, key),
-        ),
-        ("cookies_in", count(&known.cookies_in)),
-        ("cookies_out", count(&known.cookies_out)),
-        (
-            "pins",
-            known.pins.as_ref().map_or(Json::Null, |pins| {
-                Json::List(pins.iter().map(key).collect())
-            }),
-        ),
+        ("machine_key", entry.machine_key.as_ref().map(key).into()),
+        ("recorded_machine_key", recorded.map(key).into()),
+        ("cookies_in", count(&known.cookies_in).into()),
+        ("cookies_out", count(&known.cookies_out).into()),
+        ("pins", pins.map(Json::List).into()),
         ("faults", Json::texts(known.faults())),
         ("denied", Json::maybe(denied(paths, entry, known))),
         ("meaning", Json::text(meaning(paths, entry, known))),

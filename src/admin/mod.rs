@@ -9,7 +9,7 @@
 //! command line by it, and `help` writes all help texts from it. `init`, `invite`, `rotate`,
 //! `join`, `hosts`, `doors` and `check` implement the subcommands. `edit` changes the text of the
 //! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the
-//! running daemon, and `out` and `json` write the output.
+//! running daemon, and `out` writes the output.
 
 mod absent;
 mod call;
@@ -23,7 +23,6 @@ mod hosts;
 mod init;
 mod invite;
 mod join;
-mod json;
 mod noted;
 mod out;
 mod reach;
@@ -31,12 +30,13 @@ mod rotate;
 mod table;
 mod who;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use commands::Parsed;
 use noted::Changes;
 use out::{Failure, Out};
+
+use crate::tty;
 
 /// Runs `cosadm` with the arguments of this process.
 ///
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
             let changes = command.changes.of(&call);
             noted::noting(call.paths().ok(), changes, &out, || (command.run)(&call, &out))
         }
-        Ok(Parsed::Nothing(call)) if is_at_a_terminal() => {
+        Ok(Parsed::Nothing(call)) if tty::is_interactive() => {
             noted::noting(call.paths().ok(), Changes::Registry, &out, || doors::menu::run(&call, &out))
         }
         Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
@@ -75,9 +75,4 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Returns whether standard input and standard output are a terminal.
-fn is_at_a_terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }

@@ -9,8 +9,8 @@ use nix::unistd::geteuid;
 
 use super::absent;
 use super::call::Call;
-use super::json::Json;
 use super::out::{Failure, Out};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::config::utc;
 use crate::config::words::{quoted, shown};
@@ -206,34 +206,23 @@ fn table(all: &[On]) -> String {
 }
 
 fn json(on: &On) -> Json {
-    let count = |n: Option<u64>| n.map_or(Json::Null, Json::Number);
+    let (received, sent) = on.bytes.unzip();
+    let pid = (on.pid != 0).then(|| Json::Number(on.pid.into()));
+    let text = |text| Json::maybe(Some(text).filter(|t: &&String| !t.is_empty()));
     Json::Object(vec![
         ("id", Json::Number(on.id)),
         ("user", Json::text(&on.user)),
-        (
-            "host",
-            Json::maybe(Some(&on.host).filter(|h| !h.is_empty())),
-        ),
+        ("host", text(&on.host)),
         ("caller", Json::text(&on.caller)),
         ("caller_proven", Json::Bool(!on.host.is_empty())),
         ("address", Json::text(on.peer)),
         ("service", Json::text(&on.service)),
         ("since", Json::Number(on.since)),
-        (
-            "pid",
-            if on.pid == 0 {
-                Json::Null
-            } else {
-                Json::Number(on.pid.into())
-            },
-        ),
-        ("in", count(on.bytes.map(|b| b.0))),
-        ("out", count(on.bytes.map(|b| b.1))),
+        ("pid", pid.into()),
+        ("in", received.map(Json::Number).into()),
+        ("out", sent.map(Json::Number).into()),
         ("detached", Json::Bool(on.detached)),
-        (
-            "command",
-            Json::maybe(Some(&on.command).filter(|c| !c.is_empty())),
-        ),
+        ("command", text(&on.command)),
     ])
 }
 

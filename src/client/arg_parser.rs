@@ -7,14 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use getopts::{Fail, Matches};
-
 use super::call::{Action, CONNECT_TIMEOUT, Call, ConnectTime, Family, OfSsh, Personality, Source};
-use super::flags::{self, Flag, Rule, Table};
+use super::flags::{Effect, Rule, Table};
 use super::help::{help, usage};
 use super::request;
 use super::ssh_options::{self, OURS, Setting};
 use super::values::{self, Destination, Display};
+use crate::cli::{self, Fail, Given, ParsingStyle, dashed};
 use crate::config::address::Address;
 use crate::config::linger::Linger;
 use crate::config::name::UserName;
@@ -97,104 +96,75 @@ impl ArgParser {
     ) -> Result<Taken<'a>, Fault> {
         // getopts takes only text. What follows the flags is taken from `args` itself, so bytes
         // that are not text stay unchanged.
-        let found = flags::parser(table)
-            .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
+        let words = args.iter().map(|a| a.to_string_lossy().into_owned());
+        let found = cli::parse(table, ParsingStyle::StopAtFirstFree, words)
             .map_err(|e| wrong(&e, personality))?;
-        let mut for_ssh = Vec::new();
-        let mut first_counts = Vec::new();
-        for flag in table.iter().copied().flatten() {
-            if found.opt_count(flag.name()) > 0 {
-                if matches!(flag.rule, Rule::User | Rule::Port | Rule::Setting) {
-                    let values = found.opt_strs_pos(flag.name()).into_iter();
-                    first_counts.extend(values.map(|(at, value)| (at, flag.rule, value)));
-                } else {
-                    self.apply(personality, flag, &found)?;
-                }
-                if is_for_ssh(flag.rule) {
-                    for_ssh.extend(as_given(flag, &found));
-                }
+        let mut given = found.given.iter();
+        while let Some(one) = given.next() {
+            let effect = &one.flag.effect;
+            let first_counts = matches!(effect.rule, Rule::User | Rule::Port | Rule::Setting);
+            let mut later = given.clone();
+            if first_counts || !later.any(|g| (g.letter, g.long) == (one.letter, one.long)) {
+                self.apply(personality, one)?;
+            }
+            // In the order of the command line: for some flags ssh uses the first, for others the
+            // last.
+            if effect.is_for_ssh && !is_ours(one) {
+                self.for_ssh.push(format!("-{}{}", one.letter, one.value));
             }
         }
-        first_counts.sort_by_key(|(at, ..)| *at);
-        for (_, rule, value) in first_counts {
-            if rule == Rule::User {
-                keep(&mut self.user, values::user(&value, "-l")?);
-            } else if rule == Rule::Port {
-                keep(&mut self.port, values::port(&value, "-p")?);
-            } else {
-                self.set(personality, &value)?;
-            }
-        }
-        // In the order of the command line: for some flags ssh uses the first, for others the last.
-        for_ssh.sort_by_key(|(at, _)| *at);
-        self.for_ssh
-            .extend(for_ssh.into_iter().map(|(_, word)| word));
-        let start = args.len().saturating_sub(found.free.len());
+        let start = args.len().saturating_sub(found.words.len());
         Ok(Taken {
             rest: args.get(start..).unwrap_or_default(),
-            terminated: found.free_trailing_start() == Some(0),
+            terminated: found.is_terminated,
         })
     }
 
-    fn apply(
-        &mut self,
-        personality: Personality,
-        flag: &Flag,
-        found: &Matches,
-    ) -> Result<(), Fault> {
-        let values = found.opt_strs(flag.name());
-        let last = values.last().map(String::as_str).unwrap_or_default();
-        match flag.rule {
-            // In their order, see `take`.
-            Rule::User | Rule::Port | Rule::Setting => {}
+    fn apply(&mut self, personality: Personality, given: &Given<Effect>) -> Result<(), Fault> {
+        let (letter, value) = (given.letter, given.value.as_str());
+        let why = || format!("-{letter}: {}", given.flag.help);
+        match given.flag.effect.rule {
+            Rule::User => keep(&mut self.user, values::user(value, "-l")?),
+            Rule::Port => keep(&mut self.port, values::port(value, "-p")?),
+            Rule::Setting => self.set(personality, value)?,
             Rule::NoInput => self.no_input = true,
             Rule::V4 => self.v4 = true,
             Rule::V6 => self.v6 = true,
             Rule::Verbose => self.verbose = true,
-            Rule::Display => self.display = Some(Display::parse(last)?),
-            Rule::PasswordFd => self.password_fd = Some(values::descriptor(last)?),
+            Rule::Display => self.display = Some(Display::parse(value)?),
+            Rule::PasswordFd => self.password_fd = Some(values::descriptor(value)?),
             Rule::Detach => self.detach = true,
-            Rule::Name => self.name = Some(values::machine_name(last, "--name")?),
+            Rule::Name => self.name = Some(values::machine_name(value, "--name")?),
             Rule::Json => self.json = true,
             Rule::Probe if personality == Personality::Ssh => self.shows_config = true,
             Rule::Probe => self.tell = Some(Action::Probe),
             Rule::Subsystem => self.subsystem = true,
             Rule::Background => self.background = true,
-            Rule::Log => self.log = Some(values::file(last, "-E")?),
-            Rule::Bind => self.source.address = Some(last.to_owned()),
-            Rule::Interface => self.source.interface = Some(last.to_owned()),
-            Rule::Jump => self.jumps = Some(values::jumps(last, "-J")?),
+            Rule::Log => self.log = Some(values::file(value, "-E")?),
+            Rule::Bind => self.source.address = Some(value.to_owned()),
+            Rule::Interface => self.source.interface = Some(value.to_owned()),
+            Rule::Jump => self.jumps = Some(values::jumps(value, "-J")?),
             Rule::Terminal => self.of_ssh.terminal = true,
             Rule::NoTerminal => self.of_ssh.no_terminal = true,
             Rule::NoCommand => self.of_ssh.no_command = true,
             Rule::Quiet => self.of_ssh.quiet = true,
             Rule::Compress => self.of_ssh.compress = true,
-            Rule::StdioTo => self.of_ssh.stdio_to = Some(values::stdio_to(last)?),
-            Rule::Refused => {
-                self.of_ssh.refused = Some(format!("-{}: {}", flag.letter, flag.help));
-            }
-            Rule::Forwarding => {
-                self.forwarding = Some(format!("-{}: {}", flag.letter, flag.help));
-            }
+            Rule::StdioTo => self.of_ssh.stdio_to = Some(values::stdio_to(value)?),
+            Rule::Refused => self.of_ssh.refused = Some(why()),
+            Rule::Forwarding => self.forwarding = Some(why()),
             Rule::Query => {
-                let words = format!("-Q {last}: there are no algorithms to choose from");
+                let words = format!("-Q {value}: there are no algorithms to choose from");
                 return Err(Fault::new(words));
             }
-            Rule::PassedOver => self.l_of_rsh |= flag.letter == "L",
-            Rule::ForSsh => {}
-            Rule::Folder => self.folder = Some(values::folder(last)?),
+            Rule::Ignored => self.l_of_rsh |= letter == "L",
+            Rule::Folder => self.folder = Some(values::folder(value)?),
             Rule::Help => self.tell = Some(Action::Tell(help(personality))),
             Rule::Version => {
                 let version = concat!("cos ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
-                self.tell = Some(match personality {
-                    Personality::Ssh => Action::TellError(version),
-                    Personality::Global
-                    | Personality::Cos
-                    | Personality::Rsh
-                    | Personality::Gui
-                    | Personality::Enrol
-                    | Personality::Key
-                    | Personality::Connect => Action::Tell(version),
+                self.tell = Some(if personality == Personality::Ssh {
+                    Action::TellError(version)
+                } else {
+                    Action::Tell(version)
                 });
             }
         }
@@ -275,30 +245,23 @@ impl ArgParser {
                 ));
             }
         };
-        let wrong = match personality {
-            Personality::Enrol if at.is_some() => Some(format!(
-                "a machine is registered, not a user: cos enrol {host}"
-            )),
-            Personality::Enrol if !words.is_empty() => Some(format!(
-                "enrol takes one host and no command: cos enrol {host}; \"cos enrol --help\" lists the flags"
-            )),
-            Personality::Gui if words.is_empty() => Some(format!(
-                "name an application: cos gui {host} APPLICATION [ARGUMENT]..."
-            )),
-            Personality::Cos if words.is_empty() => Some(format!("no command given for {host}")),
-            Personality::Connect if at.is_some() || words.len() > 1 => {
-                Some(usage(personality).to_owned())
+        let wrong = match (personality, words) {
+            (Personality::Enrol, _) if at.is_some() => {
+                format!("a machine is registered, not a user: cos enrol {host}")
             }
-            Personality::Global
-            | Personality::Cos
-            | Personality::Rsh
-            | Personality::Ssh
-            | Personality::Gui
-            | Personality::Enrol
-            | Personality::Key
-            | Personality::Connect => None,
+            (Personality::Enrol, [_, ..]) => format!(
+                "enrol takes one host and no command: cos enrol {host}; \"cos enrol --help\" lists the flags"
+            ),
+            (Personality::Gui, []) => {
+                format!("name an application: cos gui {host} APPLICATION [ARGUMENT]...")
+            }
+            (Personality::Cos, []) => format!("no command given for {host}"),
+            (Personality::Connect, _) if at.is_some() || words.len() > 1 => {
+                usage(personality).to_owned()
+            }
+            _ => String::new(),
         };
-        if let Some(wrong) = wrong {
+        if !wrong.is_empty() {
             return Err(Fault::new(wrong));
         }
         // As in ssh, this also cancels forwardings that flags requested.
@@ -385,73 +348,18 @@ fn keep<T>(place: &mut Option<T>, value: T) {
     place.get_or_insert(value);
 }
 
-/// Whether a flag is given to ssh unchanged when ssh takes our place. The others mean nothing to
-/// ssh, or are given to it in another form.
-const fn is_for_ssh(rule: Rule) -> bool {
-    match rule {
-        Rule::Verbose
-        | Rule::Setting
-        | Rule::Probe
-        | Rule::Background
-        | Rule::Log
-        | Rule::Bind
-        | Rule::Interface
-        | Rule::Jump
-        | Rule::Terminal
-        | Rule::NoTerminal
-        | Rule::NoCommand
-        | Rule::Quiet
-        | Rule::Compress
-        | Rule::StdioTo
-        | Rule::Refused
-        | Rule::Forwarding
-        | Rule::ForSsh => true,
-        Rule::User
-        | Rule::Port
-        | Rule::NoInput
-        | Rule::V4
-        | Rule::V6
-        | Rule::Subsystem
-        | Rule::Query
-        | Rule::PassedOver
-        | Rule::Display
-        | Rule::PasswordFd
-        | Rule::Detach
-        | Rule::Name
-        | Rule::Json
-        | Rule::Folder
-        | Rule::Help
-        | Rule::Version => false,
-    }
-}
-
-/// Returns a flag in the form for ssh, once for each time that it was given, with its position. Our
-/// own options are left out: ssh would refuse them.
-fn as_given(flag: &Flag, found: &Matches) -> Vec<(usize, String)> {
-    if flag.value.is_empty() {
-        let positions = found.opt_positions(flag.name()).into_iter();
-        return positions
-            .map(|at| (at, format!("-{}", flag.letter)))
-            .collect();
-    }
-    let values = found.opt_strs_pos(flag.name()).into_iter();
-    let of_ssh = values.filter(|(_, value)| {
-        let key = value.split(['=', ' ']).next().unwrap_or_default();
-        let is_ours = |ours: &&str| key.trim().eq_ignore_ascii_case(ours);
-        flag.rule != Rule::Setting || !OURS.iter().any(is_ours)
-    });
-    of_ssh
-        .map(|(at, value)| (at, format!("-{}{value}", flag.letter)))
-        .collect()
+/// Whether it is an option of our own, which ssh would refuse.
+fn is_ours(given: &Given<Effect>) -> bool {
+    let key = given.value.split(['=', ' ']).next().unwrap_or_default();
+    given.flag.effect.rule == Rule::Setting
+        && OURS
+            .iter()
+            .any(|ours| key.trim().eq_ignore_ascii_case(ours))
 }
 
 /// Returns what is wrong with a flag, and where the flags are listed.
 fn wrong(fail: &Fail, personality: Personality) -> Fault {
     let help = personality.program();
-    let dashed = |name: &str| match name.chars().count() {
-        1 => format!("-{name}"),
-        _ => format!("--{name}"),
-    };
     let words = match fail {
         Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
         Fail::UnrecognizedOption(name) if name == "C" => {

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use super::arg_parser::ArgParser;
 use super::call::{Action, Personality, ShowKey};
 use super::flags;
-use super::help::{help, usage};
+use super::help::{SUBCOMMANDS, help, usage};
 use crate::config::words::did_you_mean;
 use crate::fault::Fault;
 
@@ -35,41 +35,41 @@ fn parse_cos(args: &[OsString]) -> Result<Action, Fault> {
     if let Some(tell) = parser.tell.take() {
         return Ok(tell);
     }
-    match rest.split_first() {
-        Some((word, rest)) if word == "run" => parse_run(Personality::Cos, parser, rest),
-        Some((word, rest)) if word == "gui" => parse_run(Personality::Gui, parser, rest),
-        Some((word, rest)) if word == "enrol" => parse_run(Personality::Enrol, parser, rest),
-        Some((word, rest)) if word == "key" => parse_key(parser, rest),
-        Some((word, rest)) if word == "connect" => parse_run(Personality::Connect, parser, rest),
-        Some((word, rest)) if word == "help" => parse_help(rest),
-        Some((word, _)) => Err(Fault::new(format!(
+    let Some((word, rest)) = rest.split_first() else {
+        let all = SUBCOMMANDS.map(|(name, ..)| name).join(", ");
+        let usage = usage(Personality::Global);
+        return Err(Fault::new(format!("{usage}; subcommands: {all}")));
+    };
+    match subcommand(&word.to_string_lossy()) {
+        Some(Personality::Global) => parse_help(rest),
+        Some(Personality::Key) => parse_key(parser, rest),
+        Some(personality) => parse_run(personality, parser, rest),
+        None => Err(Fault::new(format!(
             "{word:?} is not a subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
-        ))),
-        None => Err(Fault::new(format!(
-            "{}; subcommands: run, gui, enrol, key, connect, help",
-            usage(Personality::Global)
         ))),
     }
 }
 
+fn subcommand(word: &str) -> Option<Personality> {
+    let found = SUBCOMMANDS.iter().find(|(name, ..)| *name == word);
+    found.map(|(_, personality, _)| *personality)
+}
+
 /// Parses `cos help`, for one subcommand or for all.
 fn parse_help(args: &[OsString]) -> Result<Action, Fault> {
-    let word = args.first().map(|word| word.to_string_lossy());
-    let personality = match word.as_deref() {
-        None => Personality::Global,
-        Some("run") => Personality::Cos,
-        Some("gui") => Personality::Gui,
-        Some("enrol") => Personality::Enrol,
-        Some("key") => Personality::Key,
-        Some("connect") => Personality::Connect,
-        Some(other) => {
-            let meant = did_you_mean(other, ["run", "gui", "enrol", "key", "connect"]);
-            let words = format!("cos help: {other:?} is not a subcommand{meant}");
-            return Err(Fault::new(words));
-        }
+    let Some(word) = args.first().map(|word| word.to_string_lossy()) else {
+        return Ok(Action::Tell(help(Personality::Global)));
     };
-    Ok(Action::Tell(help(personality)))
+    match subcommand(&word).filter(|found| *found != Personality::Global) {
+        Some(personality) => Ok(Action::Tell(help(personality))),
+        None => {
+            let names = SUBCOMMANDS.iter().map(|(name, ..)| *name);
+            let meant = did_you_mean(&word, names.filter(|name| *name != "help"));
+            let words = format!("cos help: {word:?} is not a subcommand{meant}");
+            Err(Fault::new(words))
+        }
+    }
 }
 
 fn parse_run(
@@ -90,16 +90,12 @@ fn parse_run(
         (None, Some(host)) => {
             let shows_config = parser.shows_config;
             let call = Box::new(parser.call(personality, host, words)?);
-            Ok(match personality {
-                Personality::Gui => Action::Gui(call),
-                Personality::Enrol => Action::Enrol(call),
-                Personality::Connect => Action::Connect(call),
-                Personality::Ssh if shows_config => Action::ShowConfig(call),
-                Personality::Global
-                | Personality::Cos
-                | Personality::Rsh
-                | Personality::Ssh
-                | Personality::Key => Action::Run(call),
+            Ok(match (personality, shows_config) {
+                (Personality::Gui, _) => Action::Gui(call),
+                (Personality::Enrol, _) => Action::Enrol(call),
+                (Personality::Connect, _) => Action::Connect(call),
+                (Personality::Ssh, true) => Action::ShowConfig(call),
+                _ => Action::Run(call),
             })
         }
         (None, None) => Err(Fault::new(usage(personality))),

@@ -106,7 +106,7 @@ fn every_flag_is_in_the_help() {
         let Action::Tell(text) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
-        let has = |f: &flags::Flag| text.contains(&format!("-{}", f.name()));
+        let has = |f: &flags::Flag| text.contains(&f.line(22));
         assert!(table.iter().all(has), "{text}");
         assert!(text.lines().all(|l| l.len() < 120), "{text}");
     }

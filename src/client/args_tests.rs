@@ -406,7 +406,7 @@ fn command_lines_of_each_personality() {
     assert!(complaint(&["cos", "hostb", "x"]).contains("did you mean \"cos run hostb\"?"));
     let bare = complaint(&["cos"]);
     assert!(bare.starts_with("usage: cos [-C DIR] [-v] SUBCOMMAND"));
-    for (subcommand, _) in help::SUBCOMMANDS {
+    for (subcommand, ..) in help::SUBCOMMANDS {
         assert!(bare.contains(subcommand), "{bare}");
     }
     let nothing = complaint(&["cos", "gui", "hostb"]);
@@ -444,14 +444,17 @@ fn help_and_version() {
         };
         // The text has every flag of the table.
         for f in flags::of(personality).iter().copied().flatten() {
-            assert!(text.contains(&format!("-{}", f.name())), "{}", f.name());
+            for (letter, long) in f.names() {
+                let name = if letter.is_empty() { long } else { letter };
+                assert!(text.contains(&format!("-{name}")), "{name}");
+            }
         }
         assert!(text.lines().all(|l| l.len() < 120), "{text}");
     }
     let Action::Tell(text) = parsed(&["cos", "--help"]).unwrap() else {
         panic!()
     };
-    for (subcommand, what) in help::SUBCOMMANDS {
+    for (subcommand, _, what) in help::SUBCOMMANDS {
         let has = |l: &str| l.starts_with(&format!("  {subcommand} ")) && l.ends_with(what);
         assert!(text.lines().any(has), "{subcommand}: {text}");
     }

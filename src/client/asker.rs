@@ -2,20 +2,22 @@
 //! the user at the terminal. Runs in the client.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
-use super::dial::has_news;
-use super::signals::Signals;
 use crate::config::words::{self, quoted};
 use crate::fault::Fault;
 use crate::protocol::Malformed;
 use crate::protocol::limits::REPLY;
 use crate::protocol::prompt::{Answers, Style, Text};
-use crate::sys::client_terminal::{self, Terminal};
+use crate::sys::inherited;
+use crate::tty::{self, Terminal};
 
 /// Answers prompts.
 pub struct Asker {
@@ -43,7 +45,7 @@ impl Asker {
         let from = match password_fd {
             None => Source::Anybody,
             Some(number) => {
-                let file = client_terminal::answers(number);
+                let file = inherited::descriptor(number);
                 let file = file
                     .map_err(|_| Fault::new(format!("--password-fd {number}: it is not open")))?;
                 Source::Descriptor(file, number)
@@ -105,19 +107,19 @@ impl Asker {
         };
         if let Source::Descriptor(file, number) = &mut self.from {
             let who = format!("descriptor {number}");
-            return client_terminal::read_line(file, REPLY).map_err(|e| failed(&who, &e));
+            return tty::read_line(file, REPLY).map_err(|e| failed(&who, &e));
         }
         if let Some(program) = env::var_os("COS_ASKPASS").filter(|p| !p.is_empty()) {
             // The argument begins with USER@HOST, so the program cannot take it for an option.
             let argument = format!("{}: {prompt}", self.who);
-            let answer = client_terminal::by_program(&program, &argument, REPLY);
+            let answer = by_program(&program, &argument);
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;
         let words = prompted(&self.who, text);
         let asked = match text.style {
-            Style::Shown => shown_line(&mut terminal, &words, host),
-            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &words, host),
+            Style::Shown => terminal.ask(&words, host),
+            Style::Hidden | Style::Info | Style::Error => terminal.ask_hidden(&words, Some(host)),
         };
         asked.map_err(|e| failed("the terminal", &e))
     }
@@ -175,37 +177,42 @@ impl Asker {
     }
 }
 
-/// Reads a line with echo. Fails if the host's connection becomes readable first: the host no
-/// longer waits.
-pub(super) fn shown_line(
-    terminal: &mut Terminal,
-    prompt: &str,
-    host: BorrowedFd<'_>,
-) -> io::Result<Zeroizing<Vec<u8>>> {
-    terminal.tell(prompt)?;
-    let line = terminal.line_unless(REPLY, host)?;
-    line.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
-}
-
-/// Reads a line without echo. Fails if the host's connection becomes readable first: the host no
-/// longer waits. A signal that would end or stop the client is delivered after the terminal is
-/// restored. If the client continues, it asks again.
-pub(super) fn hidden_line(
-    terminal: &mut Terminal,
-    prompt: &str,
-    host: BorrowedFd<'_>,
-) -> io::Result<Zeroizing<Vec<u8>>> {
-    loop {
-        terminal.wait_for_turn()?;
-        let signals = Signals::hold()?;
-        let stops = [signals.as_fd(), host];
-        if let Some(line) = terminal.hidden_line_unless(prompt, REPLY, &stops)? {
-            return Ok(line);
-        }
-        drop(signals);
-        if has_news(host) {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
+/// Runs a program that asks the user: it gets the prompt as its argument, and the first line of its
+/// output is the answer (the convention of ssh's SSH_ASKPASS).
+///
+/// # Errors
+/// The program cannot be started, failed, or gave no answer.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place where the client starts another program"
+)]
+fn by_program(program: &OsStr, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut child = Command::new(program)
+        .arg(prompt)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let line = match child.stdout.take() {
+        Some(mut stdout) => tty::read_line(&mut stdout, REPLY),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    let status = child.wait()?;
+    if status.success() {
+        let none = io::ErrorKind::UnexpectedEof;
+        line.map_err(|e| {
+            if e.kind() == none {
+                io::Error::other("it gave no answer")
+            } else {
+                e
+            }
+        })
+    } else {
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("it ended with {code}"),
+            (None, Some(signal)) => format!("signal {signal} ended it"),
+            (None, None) => status.to_string(),
+        };
+        Err(io::Error::other(format!("{how} and gave no answer")))
     }
 }
 

@@ -10,12 +10,12 @@ use std::os::fd::BorrowedFd;
 
 use zeroize::Zeroizing;
 
-use super::asker::{self, Asker, hidden_line, prompted, shown_line};
+use super::asker::{self, Asker, prompted};
 use super::{messages, values};
 use crate::fault::Fault;
 use crate::protocol::Malformed;
 use crate::protocol::prompt::{Answers, Asks, Text};
-use crate::sys::client_terminal::Terminal;
+use crate::tty::Terminal;
 
 /// The manager gave the name with the password (seed 002, steps 18 and 24).
 const NAME_UNUSED: &str =
@@ -83,7 +83,7 @@ impl<'a> Door<'a> {
                 let words = prompted(host, prompt);
                 match by {
                     Asks::Name => type_name(&mut terminal, &words, line),
-                    Asks::Activation | Asks::Login => hidden_line(&mut terminal, &words, line),
+                    Asks::Activation | Asks::Login => terminal.ask_hidden(&words, Some(line)),
                 }
                 .map_err(|e| Fault::new(format!("the terminal: {}", asker::why(&e))))?
             }
@@ -137,7 +137,7 @@ fn type_name(
     line: BorrowedFd<'_>,
 ) -> io::Result<Zeroizing<Vec<u8>>> {
     loop {
-        let typed = shown_line(terminal, prompt, line)?;
+        let typed = terminal.ask(prompt, line)?;
         match values::machine_name(&String::from_utf8_lossy(&typed), "That name") {
             Err(wrong) => terminal.tell(&format!("{wrong}\n"))?,
             Ok(name) if is_correct(terminal, line)? => {
@@ -151,7 +151,7 @@ fn type_name(
 /// Asks for confirmation, in the seed's words.
 fn is_correct(terminal: &mut Terminal, line: BorrowedFd<'_>) -> io::Result<bool> {
     loop {
-        match shown_line(terminal, "Correct? (Y/N) ", line)?.as_slice() {
+        match terminal.ask("Correct? (Y/N) ", line)?.as_slice() {
             b"Y" | b"y" | b"yes" => return Ok(true),
             b"N" | b"n" | b"no" => return Ok(false),
             _ => {}

@@ -5,9 +5,8 @@
 //! that apply here act. The others are ignored, or refused where ignoring them would promise what
 //! cannot be done. All of them go to ssh if the host table says `method=ssh`.
 
-use getopts::{Options, ParsingStyle};
-
 use super::call::Personality;
+use crate::cli::{self, Times};
 
 /// What a flag does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +57,8 @@ pub(super) enum Rule {
     Forwarding,
     /// ssh's query for algorithms.
     Query,
-    /// Ignored here, and given to ssh if that takes over.
-    ForSsh,
-    /// Ignored, and not given to ssh, which would take it for something else or refuse it.
-    PassedOver,
+    /// Ignored.
+    Ignored,
     /// Where an application is displayed.
     Display,
     /// The descriptor to read answers from.
@@ -80,123 +77,100 @@ pub(super) enum Rule {
     Version,
 }
 
-/// One flag: its letter or long name, the name of its value (empty if it takes none), and its line
-/// of help.
-pub(super) struct Flag {
-    pub(super) letter: &'static str,
-    pub(super) long: &'static str,
-    pub(super) value: &'static str,
+/// A flag of a table.
+pub(super) type Flag = cli::Flag<Effect>;
+
+/// What a flag does.
+pub(super) struct Effect {
     pub(super) rule: Rule,
-    pub(super) help: &'static str,
+    /// Whether ssh gets it unchanged if it takes our place. The others mean nothing to ssh, which
+    /// would take them for something else or refuse them, or are given to it in another form.
+    pub(super) is_for_ssh: bool,
 }
 
-const fn flag(letter: &'static str, value: &'static str, rule: Rule, help: &'static str) -> Flag {
+const fn flag(shown: &'static str, rule: Rule, help: &'static str) -> Flag {
     Flag {
-        letter,
-        long: "",
-        value,
-        rule,
+        shown,
         help,
+        times: Times::Any,
+        effect: Effect {
+            rule,
+            is_for_ssh: false,
+        },
     }
 }
 
-const fn long(name: &'static str, rule: Rule, help: &'static str) -> Flag {
+/// Returns a flag that is also for ssh.
+const fn of_ssh(shown: &'static str, rule: Rule, help: &'static str) -> Flag {
+    let is_for_ssh = true;
     Flag {
-        letter: "",
-        long: name,
-        value: "",
-        rule,
-        help,
+        effect: Effect { rule, is_for_ssh },
+        ..flag(shown, rule, help)
     }
 }
 
-const fn valued(name: &'static str, value: &'static str, rule: Rule, help: &'static str) -> Flag {
-    Flag {
-        letter: "",
-        long: name,
-        value,
-        rule,
-        help,
-    }
-}
-
-const VERBOSE: Flag = flag("v", "", Rule::Verbose, "report each step on standard error");
+const VERBOSE: Flag = of_ssh("-v", Rule::Verbose, "report each step on standard error");
 const PORT: Flag = flag(
-    "p",
-    "PORT",
+    "-p PORT",
     Rule::Port,
     "port (default: the host table's, that of cosserver in /etc/services, or 9002)",
 );
 const NO_INPUT: Flag = flag(
-    "n",
-    "",
+    "-n",
     Rule::NoInput,
     "no standard input: end of file at once",
 );
-const V4: Flag = flag("4", "", Rule::V4, "use only IPv4 addresses");
-const V6: Flag = flag("6", "", Rule::V6, "use only IPv6 addresses");
-const HELP: Flag = Flag {
-    letter: "h",
-    ..long("help", Rule::Help, "print this help")
-};
-const VERSION: Flag = Flag {
-    letter: "V",
-    ..long("version", Rule::Version, "print the version")
-};
+const V4: Flag = flag("-4", Rule::V4, "use only IPv4 addresses");
+const V6: Flag = flag("-6", Rule::V6, "use only IPv6 addresses");
+const HELP: Flag = flag("-h, --help", Rule::Help, "print this help");
+const VERSION: Flag = flag("-V, --version", Rule::Version, "print the version");
 
 /// The flags of a command line, in groups.
 pub(super) type Table = &'static [&'static [Flag]];
 
-const OPTION: Flag = flag("o", "KEY=VALUE", Rule::Setting, "option in ssh's form");
+const OPTION: Flag = of_ssh("-o KEY=VALUE", Rule::Setting, "option in ssh's form");
 
 /// The flags around a host that `cos run`, `cosrsh` and `ssh` share. The common ones come first.
 const COMMAND: &[Flag] = &[
     flag(
-        "l",
-        "USER",
+        "-l USER",
         Rule::User,
         "run the command as this user; also USER@HOST",
     ),
     PORT,
     NO_INPUT,
     VERBOSE,
-    flag(
-        "J",
-        "HOST[,HOST]...",
+    of_ssh(
+        "-J HOST[,HOST]...",
         Rule::Jump,
         "connect through these hosts, each [USER@]HOST[:PORT]; they see only ciphertext",
     ),
     OPTION,
-    flag(
-        "f",
-        "",
+    of_ssh(
+        "-f",
         Rule::Background,
         "go to the background once the host has accepted; no standard input",
     ),
     flag(
-        "s",
-        "",
+        "-s",
         Rule::Subsystem,
         "COMMAND is the name of a subsystem there, such as sftp",
     ),
-    flag(
-        "E",
-        "FILE",
+    of_ssh(
+        "-E FILE",
         Rule::Log,
         "append this program's own messages to the file",
     ),
     V4,
     V6,
-    flag("b", "ADDRESS", Rule::Bind, "connect from this address"),
-    flag(
-        "B",
-        "INTERFACE",
+    of_ssh("-b ADDRESS", Rule::Bind, "connect from this address"),
+    of_ssh(
+        "-B INTERFACE",
         Rule::Interface,
         "connect from this interface's address",
     ),
-    flag(
-        "G",
-        "",
+    of_ssh(
+        "-G",
         Rule::Probe,
         "exit with status 0 (for git); called as ssh: print where the host is",
     ),
@@ -205,113 +179,73 @@ const COMMAND: &[Flag] = &[
 ];
 
 /// The flags that `cos run` ignores.
-const RUN_OVER: &[Flag] = &[
-    flag("x", "", Rule::ForSsh, ""),
-    flag("X", "", Rule::ForSsh, ""),
-    flag("a", "", Rule::ForSsh, ""),
-    flag("A", "", Rule::ForSsh, ""),
-    flag("q", "", Rule::ForSsh, ""),
-    flag("T", "", Rule::ForSsh, ""),
-    flag("e", "CHAR", Rule::ForSsh, ""),
-    flag("2", "", Rule::PassedOver, ""),
-    flag("8", "", Rule::PassedOver, ""),
-    flag("L", "", Rule::PassedOver, ""),
-    flag("d", "", Rule::PassedOver, ""),
+const RUN_IGNORED: &[Flag] = &[
+    of_ssh("-x, -X, -a, -A, -q, -T", Rule::Ignored, ""),
+    of_ssh("-e CHAR", Rule::Ignored, ""),
+    flag("-2, -8, -L, -d", Rule::Ignored, ""),
 ];
 
 /// The rest of ssh's flags, for `cosrsh` and `ssh`.
 const OF_SSH: &[Flag] = &[
-    flag(
-        "T",
-        "",
+    of_ssh(
+        "-T",
         Rule::NoTerminal,
         "without a command: run the login shell even if standard input is a terminal",
     ),
-    flag(
-        "W",
-        "HOST:PORT",
+    of_ssh(
+        "-W HOST:PORT",
         Rule::StdioTo,
         "connect standard input and output to that port, from there, by \"cos connect\"",
     ),
-    flag(
-        "q",
-        "",
+    of_ssh(
+        "-q",
         Rule::Quiet,
         "do not report that -t or -N is not honored",
     ),
-    flag("t", "", Rule::Terminal, "not honored: there is no terminal"),
-    flag(
-        "N",
-        "",
+    of_ssh("-t", Rule::Terminal, "not honored: there is no terminal"),
+    of_ssh(
+        "-N",
         Rule::NoCommand,
         "not honored: there is no forwarding, and the command is run",
     ),
-    flag("x", "", Rule::ForSsh, ""),
-    flag("X", "", Rule::ForSsh, ""),
-    flag("Y", "", Rule::ForSsh, ""),
-    flag("a", "", Rule::ForSsh, ""),
-    flag("A", "", Rule::ForSsh, ""),
-    flag("C", "", Rule::Compress, ""),
-    flag("K", "", Rule::ForSsh, ""),
-    flag("M", "", Rule::ForSsh, ""),
-    flag("g", "", Rule::ForSsh, ""),
-    flag("k", "", Rule::ForSsh, ""),
-    flag("y", "", Rule::ForSsh, ""),
-    flag("c", "CIPHER", Rule::ForSsh, ""),
-    flag("e", "CHAR", Rule::ForSsh, ""),
-    flag("F", "FILE", Rule::ForSsh, ""),
-    flag("I", "FILE", Rule::ForSsh, ""),
-    flag("i", "FILE", Rule::ForSsh, ""),
-    flag("m", "MAC", Rule::ForSsh, ""),
-    flag("P", "TAG", Rule::ForSsh, ""),
-    flag("S", "FILE", Rule::ForSsh, ""),
-    flag("2", "", Rule::PassedOver, ""),
-    flag("8", "", Rule::PassedOver, ""),
-    flag("d", "", Rule::PassedOver, ""),
-    flag("D", "PORT", Rule::Forwarding, "there is no port forwarding"),
-    flag("R", "PORT", Rule::Forwarding, "there is no port forwarding"),
-    flag("w", "TUN", Rule::Forwarding, "there are no tunnel devices"),
-    flag(
-        "O",
-        "COMMAND",
+    of_ssh("-x, -X, -Y, -a, -A", Rule::Ignored, ""),
+    of_ssh("-C", Rule::Compress, ""),
+    of_ssh("-K, -M, -g, -k, -y", Rule::Ignored, ""),
+    of_ssh("-c, -e, -F, -I, -i, -m, -P, -S VALUE", Rule::Ignored, ""),
+    flag("-2, -8, -d", Rule::Ignored, ""),
+    of_ssh("-D, -R PORT", Rule::Forwarding, NO_FORWARDING),
+    of_ssh("-w TUN", Rule::Forwarding, "there are no tunnel devices"),
+    of_ssh(
+        "-O COMMAND",
         Rule::Refused,
         "there are no shared connections",
     ),
-    flag("Q", "NAME", Rule::Query, ""),
+    flag("-Q NAME", Rule::Query, ""),
 ];
 
+/// Why a forwarding is refused.
+pub(super) const NO_FORWARDING: &str = "there is no port forwarding";
+
 /// rsh has `-L` without a value, and ssh with one.
-const L_OF_RSH: &[Flag] = &[flag("L", "", Rule::PassedOver, "")];
-const L_OF_SSH: &[Flag] = &[flag(
-    "L",
-    "PORT",
-    Rule::Forwarding,
-    "there is no port forwarding",
-)];
+const L_OF_RSH: &[Flag] = &[flag("-L", Rule::Ignored, "")];
+const L_OF_SSH: &[Flag] = &[of_ssh("-L PORT", Rule::Forwarding, NO_FORWARDING)];
 
 /// The flags around the host of `cos gui`.
 pub(super) const GUI: &[Flag] = &[
-    flag(
-        "l",
-        "USER",
-        Rule::User,
-        "log in as this user; also USER@HOST",
-    ),
+    flag("-l USER", Rule::User, "log in as this user; also USER@HOST"),
     PORT,
-    valued(
-        "display",
-        "[HOST]:PORT",
+    flag(
+        "--display [HOST]:PORT",
         Rule::Display,
         "GUI_HOST and GUI_PORT (default: those of this application, or this machine and 9003)",
     ),
-    valued(
-        "password-fd",
-        "N",
+    flag(
+        "--password-fd N",
         Rule::PasswordFd,
         "read the answers of the login from descriptor N, one per line",
     ),
-    long(
-        "detach",
+    flag(
+        "--detach",
         Rule::Detach,
         "leave the application running, and exit",
     ),
@@ -326,16 +260,14 @@ pub(super) const GUI: &[Flag] = &[
 
 /// The flags around the host of `cos enrol`.
 pub(super) const ENROL: &[Flag] = &[
-    valued(
-        "name",
-        "NAME",
+    flag(
+        "--name NAME",
         Rule::Name,
         "the name to register, if the host prompts for one",
     ),
     PORT,
-    valued(
-        "password-fd",
-        "N",
+    flag(
+        "--password-fd N",
         Rule::PasswordFd,
         "read the activation password from descriptor N: its first line",
     ),
@@ -349,8 +281,8 @@ pub(super) const ENROL: &[Flag] = &[
 
 /// The flags of `cos key`.
 pub(super) const KEY: &[Flag] = &[
-    long(
-        "json",
+    flag(
+        "--json",
         Rule::Json,
         "print JSON: the ID, the public key and its file",
     ),
@@ -365,7 +297,7 @@ pub(super) const CONNECT: &[Flag] = &[OPTION, V4, V6, HELP, VERSION];
 pub(super) const fn of(personality: Personality) -> Table {
     match personality {
         Personality::Global => COS,
-        Personality::Cos => &[COMMAND, RUN_OVER],
+        Personality::Cos => &[COMMAND, RUN_IGNORED],
         Personality::Rsh => &[COMMAND, OF_SSH, L_OF_RSH],
         Personality::Ssh => &[COMMAND, OF_SSH, L_OF_SSH],
         Personality::Gui => &[GUI],
@@ -378,8 +310,7 @@ pub(super) const fn of(personality: Personality) -> Table {
 /// The flags of `cos` before its subcommand.
 pub(super) const COS: Table = &[&[
     flag(
-        "C",
-        "DIR",
+        "-C DIR",
         Rule::Folder,
         "configuration folder (else COS_CONFIG_DIR; root: /etc/cosserver; others: ~/.config/cosserver)",
     ),
@@ -387,28 +318,3 @@ pub(super) const COS: Table = &[&[
     HELP,
     VERSION,
 ]];
-
-impl Flag {
-    /// The flag's name for getopts.
-    pub(super) const fn name(&self) -> &'static str {
-        if self.letter.is_empty() {
-            self.long
-        } else {
-            self.letter
-        }
-    }
-}
-
-/// Returns a parser for a table. It stops at the first word that is not a flag.
-pub(super) fn parser(table: Table) -> Options {
-    let mut options = Options::new();
-    options.parsing_style(ParsingStyle::StopAtFirstFree);
-    for f in table.iter().copied().flatten() {
-        if f.value.is_empty() {
-            options.optflagmulti(f.letter, f.long, f.help);
-        } else {
-            options.optmulti(f.letter, f.long, f.help, f.value);
-        }
-    }
-    options
-}

@@ -6,7 +6,8 @@ use nix::unistd::User;
 use super::call::ShowKey;
 use super::messages;
 use super::route::Places;
-use crate::config::{keys, words};
+use crate::cli::json::Json;
+use crate::config::keys;
 use crate::fault::Fault;
 
 /// Prints the ID on a line of its own, or with the public key and its file as JSON. The key is made
@@ -28,12 +29,12 @@ pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
     let key = keys::own_machine_key(&paths)?.public;
     let id = keys::fingerprint(&key);
     let text = if asked.json {
-        let file = paths.machine_key();
-        let file = words::json(&file.to_string_lossy());
-        format!(
-            "{{\"id\":\"{id}\",\"key\":\"{}\",\"file\":{file}}}\n",
-            key.to_hex()
-        )
+        let object = Json::Object(vec![
+            ("id", Json::text(id)),
+            ("key", Json::text(key.to_hex())),
+            ("file", Json::text(paths.machine_key().display())),
+        ]);
+        format!("{object}\n")
     } else {
         format!("{id}\n")
     };

@@ -6,11 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal as Kind};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal as Kind;
 
 use crate::protocol::stream::Signal;
-use crate::sys::client_signals::is_ignored;
+use crate::sys::client_signals::Caught;
 
 /// How long a server that has not answered a signal may be silent.
 const SIGNAL_ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -26,61 +25,16 @@ const UNREAD: &str = "the output was not read within 60 s after the signal; the 
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 
-/// Signals that cannot be held, that neither end nor stop a program, or that a program causes by a
-/// fault of its own. A held signal of the last kind would recur forever.
-const NOT_HELD: [Kind; 12] = [
-    Kind::SIGKILL,
-    Kind::SIGSTOP,
-    Kind::SIGCHLD,
-    Kind::SIGCONT,
-    Kind::SIGURG,
-    Kind::SIGWINCH,
-    Kind::SIGSEGV,
-    Kind::SIGBUS,
-    Kind::SIGFPE,
-    Kind::SIGILL,
-    Kind::SIGTRAP,
-    Kind::SIGSYS,
-];
-
 /// The caught signals. Dropping this restores the previous mask.
-pub struct Signals {
-    descriptor: SignalFd,
-    before: SigSet,
-}
+pub struct Signals(Caught);
 
 impl Signals {
-    /// Catches HUP, INT, QUIT and TERM from now on. Signals that are ignored (by nohup, or in a
-    /// shell's background) stay ignored.
+    /// Catches HUP, INT, QUIT and TERM from now on, unless they are ignored.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn catch() -> io::Result<Self> {
-        Self::catch_of(FORWARDED.into_iter(), SigSet::thread_get_mask()?)
-    }
-
-    /// Catches the signals that would end or stop the client, except those of its own faults. They
-    /// stay pending, and are delivered when this is dropped.
-    ///
-    /// # Errors
-    /// No descriptors are left.
-    pub fn hold() -> io::Result<Self> {
-        let before = SigSet::thread_get_mask()?;
-        let held = Kind::iterator().filter(|k| !NOT_HELD.contains(k) && !before.contains(*k));
-        Self::catch_of(held, before)
-    }
-
-    fn catch_of(kinds: impl Iterator<Item = Kind>, before: SigSet) -> io::Result<Self> {
-        let mut caught = SigSet::empty();
-        for kind in kinds.filter(|k| !is_ignored(*k)) {
-            caught.add(kind);
-        }
-        caught.thread_block()?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self {
-            descriptor: SignalFd::with_flags(&caught, flags)?,
-            before,
-        })
+        Caught::of(FORWARDED).map(Self)
     }
 
     /// Returns the next signal that has come, if there is one.
@@ -88,21 +42,13 @@ impl Signals {
     /// # Errors
     /// The system's error.
     pub fn next(&self) -> io::Result<Option<Signal>> {
-        let outcome = self.descriptor.read_signal()?;
-        let number = outcome.and_then(|c| u8::try_from(c.ssi_signo).ok());
-        Ok(number.and_then(Signal::of))
+        Ok(self.0.next()?.and_then(Signal::of))
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        let _ = self.before.thread_set_mask();
+        self.0.as_fd()
     }
 }
 

@@ -10,6 +10,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::call::{Family, Personality};
+use super::flags::NO_FORWARDING;
 use super::values::{self, Destination};
 use crate::config::address::Address;
 use crate::config::linger::Linger;
@@ -163,8 +164,6 @@ const IGNORED_KEYS: &str = " addkeystoagent afstokenpassing canonicaldomains \
  stricthostkeychecking syslogfacility tag tcpkeepalive tisauthentication tunneldevice \
  updatehostkeys useblacklistedkeys usekeychain useprivilegedport userknownhostsfile userknownhostsfile2 useroaming usersh \
  verifyhostkeydns versionaddendum visualhostkey warnweakcrypto xauthlocation ";
-
-const NO_FORWARDING: &str = "there is no port forwarding";
 
 /// Parses an option in ssh's form: a key in any case, a `=` or a blank, and its value, which may be
 /// in quotes.

@@ -16,26 +16,6 @@ pub fn shown(text: &str) -> String {
         .collect()
 }
 
-/// Returns a text as a quoted JSON string (RFC 8259).
-pub fn json(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            c if !is_shown(c) => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 /// Returns the option that `word` was probably meant to be: the nearest by edit distance, if it is
 /// near enough to be a typing error.
 pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -142,15 +122,6 @@ mod tests {
         for c in " aé\u{301}あ\u{a0}‘€😀".chars() {
             assert!(is_shown(c), "{c:?}");
         }
-    }
-
-    /// A character that `cosadm` shows as `?` must be escaped in JSON, which programs read.
-    #[test]
-    fn json_escapes_unprintable_characters() {
-        assert_eq!(
-            json("a\u{1b}\u{202e}\u{e0041}é\n"),
-            r#""a\u001b\u202e\udb40\udc41é\n""#
-        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Called before the process opens anything.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -27,6 +29,19 @@ fn passed() -> i32 {
     }
     let most = i32::try_from(LISTENERS).unwrap_or(0);
     number("LISTEN_FDS").map_or(0, |count| count.clamp(0, most))
+}
+
+/// Returns a descriptor that this program was started with, whose number its command line has.
+///
+/// # Errors
+/// There is no descriptor with that number.
+pub fn descriptor(number: i32) -> std::io::Result<File> {
+    // SAFETY: asks the kernel whether the number is an open descriptor.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the caller got the number on its command line, and owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
 }
 
 /// Returns whether `/proc` shows this process.

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::decision_text::{DecisionText, unknown_machine};
 use super::{Both, done, many, word};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::registry::inner::Machine;
@@ -166,10 +166,7 @@ impl Status {
             ("excluded", Json::Number(self.excluded)),
             ("folder", Json::maybe(folder)),
             ("authorized", Json::Number(self.authorized)),
-            (
-                "not_included",
-                self.left_out.map_or(Json::Null, Json::Number),
-            ),
+            ("not_included", self.left_out.map(Json::Number).into()),
             ("one_time_passwords", Json::Number(self.waiting)),
             ("build_mode", Json::Bool(s.build_mode)),
             ("remote_only", Json::Bool(s.remote_only)),

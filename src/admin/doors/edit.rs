@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -21,8 +20,8 @@ use crate::config::words::quoted;
 use crate::fault::Fault;
 use crate::registry::{Checked, Edit, Level};
 use crate::secret;
-use crate::sys::client_terminal::Terminal;
 use crate::sys::editor;
+use crate::tty::{self, Terminal};
 
 /// Largest copy that is read, bytes: longer than every file that can be installed.
 const LARGEST: usize = 256 << 20;
@@ -219,9 +218,8 @@ fn program() -> OsString {
 
 /// Asks whether to edit the copy again. Returns `false` if there is no terminal, or its input ends.
 fn again() -> Result<bool, Failed> {
-    let is_at_a_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let terminal = is_at_a_terminal.then(|| Terminal::open().ok()).flatten();
-    let Some(mut terminal) = terminal else {
+    let terminal = tty::is_interactive().then(|| Terminal::open().ok());
+    let Some(mut terminal) = terminal.flatten() else {
         return Ok(false);
     };
     loop {

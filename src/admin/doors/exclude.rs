@@ -1,10 +1,10 @@
 //! `cosadm exclude`: the machines that the outer door always denies.
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
 use super::{done, id, inner, machine_id, machine_in_time, many, named, outer, rows};
+use crate::cli::json::Json;
 use crate::config::keys;
 use crate::config::paths::Paths;
 use crate::config::words::shown;
@@ -67,15 +67,14 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
             }
         }
     }
-    let mut fields = vec![
+    let (count, told) = cut.unzip();
+    let fields = vec![
         ("id", Json::text(id)),
         ("name", Json::text(&name)),
         ("added", Json::Bool(added)),
+        ("cut", count.flatten().map(Json::Number).into()),
+        ("told", told.map(Json::Number).into()),
     ];
-    let (count, told) = cut.unzip();
-    let number = |count: Option<u64>| count.map_or(Json::Null, Json::Number);
-    fields.push(("cut", number(count.flatten())));
-    fields.push(("told", number(told)));
     done(call, out, fields, words)
 }
 

@@ -1,10 +1,10 @@
 //! `cosadm machine`: the authorized machines of the inner door.
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::exclude::goes_on;
 use super::{Both, done, id, machine_id, named, namesakes, rows};
+use crate::cli::json::Json;
 use crate::config::hostinfo::HostTable;
 use crate::config::machines;
 use crate::config::paths::Paths;

@@ -27,8 +27,8 @@ pub(super) use decision_text::unknown_machine;
 use rows::numbered;
 
 use super::call::Call;
-use super::json::Json;
 use super::out::{Failure, Out};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;

@@ -4,10 +4,10 @@ use zeroize::Zeroizing;
 
 use super::super::call::Call;
 use super::super::card_output::CardOutput;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::machine::warn_of_namesake;
 use super::{Both, day, done, name, seconds, typed};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::config::words::quoted;
 use crate::fault::Fault;

@@ -1,8 +1,8 @@
 //! Output of long lists, with up to a million machines: numbered for people, or as JSON.
 
-use super::super::json::Json;
 use super::super::out::{Failure, Out, Parts};
 use super::{day, minute, seconds};
+use crate::cli::json::Json;
 use crate::config::words::shown;
 use crate::registry::Occurred;
 use crate::registry::inner::Machine;
@@ -30,7 +30,7 @@ impl Row for (Machine, Option<Occurred>) {
             ("name", Json::text(&machine.name)),
             ("authorized", seconds(machine.authorized)),
             ("remote", Json::Bool(machine.remote)),
-            ("seen", seen.map_or(Json::Null, seconds)),
+            ("seen", seen.map(seconds).into()),
         ])
     }
 }

@@ -1,11 +1,11 @@
 //! `cosadm sestab`: the ten calls on the session table (seed 002) and its two lists "I" and "E".
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::decision_text::decision_text;
 use super::exclude::{known_name, named_by_the_inner_door, not_there, put};
 use super::{BUT_HOSTS, day, done, id, machine_in_time, many, outer, rows, seconds, word};
+use crate::cli::json::Json;
 use crate::config::keys;
 use crate::config::paths::Paths;
 use crate::config::words::{quoted, shown};

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::super::call::Call;
-use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::{Both, done, inner, many, otp, outer, place_inner, typed};
+use crate::cli::json::Json;
 use crate::config::paths::Paths;
 use crate::config::secure::Created;
 use crate::config::words::{did_you_mean, quoted};

@@ -3,35 +3,25 @@
 
 use std::path::{Path, PathBuf};
 
-use getopts::{Options, ParsingStyle};
-
+use crate::cli::{self, Flag, ParsingStyle, flag};
 use crate::config::paths::{Paths, SETTINGS};
 use crate::fault::Fault;
 
-/// One flag: letter, name of its value if it has one, meaning.
-pub type Flag = (&'static str, Option<&'static str>, &'static str);
-
-/// Every flag, once: the parser, `--help` and the check of the documents use it.
-pub const FLAGS: &[Flag] = &[
-    ("D", None, "stay in the foreground"),
-    ("d", None, "debug: -D and -e, and every step in the log"),
-    ("e", None, "log to stderr instead of syslog"),
-    (
-        "f",
-        Some("FILE"),
-        "configuration file; its folder holds the others",
-    ),
-    (
-        "i",
-        None,
-        "serve the one connection on descriptor 0 (inetd)",
-    ),
-    ("p", Some("PORT"), "listen on this port; 0 picks one"),
-    ("t", None, "test the configuration and exit"),
-    ("T", None, "print the effective configuration and exit"),
-    ("h", None, "this help"),
-    ("V", None, "the version"),
+const FLAGS: &[Flag] = &[
+    flag("-D", "stay in the foreground"),
+    flag("-d", "debug: -D and -e, and every step in the log"),
+    flag("-e", "log to stderr instead of syslog"),
+    flag("-f FILE", "configuration file; its folder holds the others"),
+    flag("-i", "serve the one connection on descriptor 0 (inetd)"),
+    flag("-p PORT", "listen on this port; 0 picks one"),
+    flag("-t", "test the configuration and exit"),
+    flag("-T", "print the effective configuration and exit"),
+    flag("-h, --help", "this help"),
+    flag("-V, --version", "the version"),
 ];
+
+/// The width of the column of flags in the help.
+const FLAG_WIDTH: usize = 21;
 
 /// What the daemon is asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,28 +57,12 @@ pub struct Asked {
     pub port: Option<u16>,
 }
 
-fn options() -> Options {
-    let mut options = Options::new();
-    options.parsing_style(ParsingStyle::StopAtFirstFree);
-    for (letter, value, meaning) in FLAGS {
-        let long = match *letter {
-            "h" => "help",
-            "V" => "version",
-            _ => "",
-        };
-        match value {
-            Some(value) => options.optopt(letter, long, meaning, value),
-            None => options.optflag(letter, long, meaning),
-        };
-    }
-    options
-}
-
 /// The help.
 pub fn help() -> String {
     let brief = "usage: cosserver [-DdeitT] [-f FILE] [-p PORT]\n\n\
-        The remote execution daemon. See cosserver(8).";
-    options().usage(brief)
+        The remote execution daemon. See cosserver(8).\n\nOptions:\n";
+    let lines = FLAGS.iter().map(|flag| flag.line(FLAG_WIDTH));
+    [brief.to_owned()].into_iter().chain(lines).collect()
 }
 
 /// Parses the command line, without the program's name.
@@ -96,39 +70,38 @@ pub fn help() -> String {
 /// # Errors
 /// Returns what is wrong with it.
 pub fn parse(words: &[String]) -> Result<Asked, Fault> {
-    let m = options()
-        .parse(words)
+    let m = cli::parse(&[FLAGS], ParsingStyle::StopAtFirstFree, words)
         .map_err(|e| Fault::new(e.to_string()))?;
-    if let Some(word) = m.free.first() {
+    if let Some(word) = m.words.first() {
         return Err(Fault::new(format!(
             "{word}: unexpected argument; the daemon takes only flags"
         )));
     }
-    let wrong = |p: String| Fault::new(format!("-p {p}: a port is a number from 0 to 65535"));
+    let wrong = |p: &str| Fault::new(format!("-p {p}: a port is a number from 0 to 65535"));
     let port = m
-        .opt_str("p")
+        .value("p")
         .map(|p| p.parse().map_err(|_| wrong(p)))
         .transpose()?;
     let task = match () {
-        () if m.opt_present("h") => Task::Help,
-        () if m.opt_present("V") => Task::Version,
-        () if m.opt_present("T") => Task::Print,
-        () if m.opt_present("t") => Task::Test,
+        () if m.has("h") => Task::Help,
+        () if m.has("V") => Task::Version,
+        () if m.has("T") => Task::Print,
+        () if m.has("t") => Task::Test,
         () => Task::Serve,
     };
-    let debug = m.opt_present("d");
-    let whole = |f: String| Paths::of_file(Path::new(&f)).settings();
-    let given = m.opt_str("f").map(whole);
+    let debug = m.has("d");
+    let whole = |f: &str| Paths::of_file(Path::new(f)).settings();
+    let given = m.value("f").map(whole);
     if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
         return Err(no_file(folder));
     }
     let default = || Paths::of_caller(None).settings();
     Ok(Asked {
         task,
-        foreground: debug || m.opt_present("D"),
-        stderr: debug || m.opt_present("e"),
+        foreground: debug || m.has("D"),
+        stderr: debug || m.has("e"),
         debug,
-        inetd: m.opt_present("i"),
+        inetd: m.has("i"),
         file: given.unwrap_or_else(default),
         port,
     })

@@ -8,7 +8,7 @@ use crate::admin::doors::many;
 use crate::admin::doors::typed::{self, Password};
 use crate::admin::out::lines;
 use crate::fault::Fault;
-use crate::sys::client_terminal::Terminal;
+use crate::tty::Terminal;
 
 /// Longest line, bytes: the limit of a terminal.
 const LINE: usize = 4_096;

@@ -1,11 +1,8 @@
-//! Asks the user for input: on the terminal without echo, or by a program that asks. Runs in the
-//! client, and on the terminal in `cosadm`.
+//! The terminal, where the client and `cosadm` ask the user for input.
 
-use std::ffi::OsStr;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,11 +11,15 @@ use nix::sys::termios::{
 };
 use zeroize::Zeroizing;
 
+use crate::protocol::limits::REPLY;
+use crate::sys::client_signals::Caught;
+use crate::sys::terminal;
+
 /// The controlling terminal of this session, regardless of standard input and output.
-pub struct Terminal(std::fs::File);
+pub struct Terminal(File);
 
 /// Restores a terminal's settings when dropped.
-struct Restored<'a>(&'a std::fs::File, Termios);
+struct Restored<'a>(&'a File, Termios);
 
 impl Drop for Restored<'_> {
     fn drop(&mut self) {
@@ -39,10 +40,7 @@ impl Terminal {
     /// # Errors
     /// There is none.
     pub fn open() -> io::Result<Self> {
-        let file = std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")?;
+        let file = File::options().read(true).write(true).open("/dev/tty")?;
         Ok(Self(file))
     }
 
@@ -57,15 +55,7 @@ impl Terminal {
 
     /// Returns the number of lines that the terminal shows; `None`: unknown.
     pub fn height(&self) -> Option<u16> {
-        let mut size = libc::winsize {
-            ws_row: 0,
-            ws_col: 0,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: the descriptor is open, and `size` is what this request fills.
-        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
-        (done == 0 && size.ws_row > 0).then_some(size.ws_row)
+        terminal::rows(self.0.as_fd())
     }
 
     /// Reads a line of at most `most` bytes, with echo.
@@ -76,45 +66,54 @@ impl Terminal {
         read_line(&mut self.0, most)
     }
 
-    /// Reads a line like [`Self::line`], unless `stop` becomes readable first: then returns `None`.
+    /// Shows the prompt and reads a line with echo.
     ///
     /// # Errors
-    /// As [`Self::line`].
-    pub fn line_unless(
-        &mut self,
-        most: usize,
-        stop: BorrowedFd<'_>,
-    ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    /// As [`Self::line`]; or `host`, a connection, becomes readable first: the host no longer waits.
+    pub fn ask(&mut self, prompt: &str, host: BorrowedFd<'_>) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.tell(prompt)?;
         // Unlike reading, poll(2) does not stop a process in the background.
         self.wait_for_turn()?;
-        if is_typed(&self.0, &[stop])? {
-            return self.line(most).map(Some);
+        if is_typed(&self.0, &[host])? {
+            return self.line(REPLY);
         }
         self.tell("\n")?;
-        Ok(None)
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// Shows the prompt and reads a line without echo. A signal that would end or stop this program
+    /// is delivered after the terminal is restored. If the program continues, it asks again.
+    ///
+    /// # Errors
+    /// As [`Self::ask`], if a host waits; or the user interrupted it.
+    pub fn ask_hidden(
+        &mut self,
+        prompt: &str,
+        host: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Zeroizing<Vec<u8>>> {
+        loop {
+            self.wait_for_turn()?;
+            let signals = Caught::all()?;
+            let stops: Vec<_> = host.into_iter().chain([signals.as_fd()]).collect();
+            if let Some(line) = self.hidden_line(prompt, &stops)? {
+                return Ok(line);
+            }
+            drop(signals);
+            let is_readable = |host| {
+                let mut ready = [PollFd::new(host, PollFlags::POLLIN)];
+                poll(&mut ready, PollTimeout::ZERO) == Ok(1)
+            };
+            if host.is_some_and(is_readable) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
     }
 
     /// Returns once this program may change the terminal's settings. A process in the background is
     /// stopped until then, as it is by reading.
-    ///
-    /// # Errors
-    /// The terminal is gone, or no process can bring this one to the foreground.
-    pub fn wait_for_turn(&self) -> io::Result<()> {
+    fn wait_for_turn(&self) -> io::Result<()> {
         let settings = tcgetattr(self.0.as_fd())?;
         Ok(tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &settings)?)
-    }
-
-    /// Calls [`Self::hidden_line_unless`] with one descriptor to stop by.
-    ///
-    /// # Errors
-    /// As [`Self::hidden_line_unless`].
-    pub fn hidden_line(
-        &mut self,
-        prompt: &str,
-        most: usize,
-        stop: BorrowedFd<'_>,
-    ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        self.hidden_line_unless(prompt, most, &[stop])
     }
 
     /// Turns the echo off, shows the prompt, and reads a line. Input typed before the prompt
@@ -122,13 +121,9 @@ impl Terminal {
     /// leave the terminal without echo: the terminal's own keys send none during the call, and the
     /// caller blocks the signals of other processes and learns of them by one of `stops`. Once one
     /// of `stops` is readable, returns `None`.
-    ///
-    /// # Errors
-    /// The terminal is gone, the line is too long, or the user interrupted it.
-    pub fn hidden_line_unless(
+    fn hidden_line(
         &mut self,
         prompt: &str,
-        most: usize,
         stops: &[BorrowedFd<'_>],
     ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         let before = tcgetattr(self.0.as_fd())?;
@@ -148,7 +143,7 @@ impl Terminal {
         let restored = Restored(&self.0, before);
         (&*restored.0).write_all(prompt.as_bytes())?;
         // The buffer never moves while it grows, so that no copy is left behind.
-        let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
+        let mut line = Zeroizing::new(Vec::with_capacity(REPLY.saturating_add(1)));
         let outcome = loop {
             let mut byte = Zeroizing::new(0);
             match is_typed(restored.0, stops) {
@@ -169,7 +164,7 @@ impl Terminal {
                 BACKSPACE | DELETE => drop(line.pop()),
                 KILL => line.clear(),
                 END => {}
-                byte if line.len() < most => line.push(byte),
+                byte if line.len() < REPLY => line.push(byte),
                 _ => break Err(io::Error::other("the answer is too long")),
             }
         };
@@ -179,7 +174,7 @@ impl Terminal {
 }
 
 /// Waits until the terminal is readable (`true`) or one of `stops` is (`false`).
-fn is_typed(terminal: &std::fs::File, stops: &[BorrowedFd<'_>]) -> io::Result<bool> {
+fn is_typed(terminal: &File, stops: &[BorrowedFd<'_>]) -> io::Result<bool> {
     let all = stops.iter().copied().chain([terminal.as_fd()]);
     let mut all: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     loop {
@@ -191,19 +186,6 @@ fn is_typed(terminal: &std::fs::File, stops: &[BorrowedFd<'_>]) -> io::Result<bo
     }
     let mut stops = all.iter().take(stops.len());
     Ok(!stops.any(|fd| fd.any().unwrap_or(true)))
-}
-
-/// Returns a descriptor that this program was started with, to read answers from.
-///
-/// # Errors
-/// There is no descriptor with that number.
-pub fn answers(number: i32) -> io::Result<std::fs::File> {
-    // SAFETY: asks the kernel whether the number is an open descriptor.
-    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the caller got the number on its command line, and owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
 }
 
 /// Reads one line, byte by byte, so that the next reader finds the next line.
@@ -226,41 +208,7 @@ pub fn read_line(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<
     }
 }
 
-/// Runs a program that asks the user: it gets the prompt as its argument, and the first line of its
-/// output is the answer (the convention of ssh's SSH_ASKPASS).
-///
-/// # Errors
-/// The program cannot be started, failed, or gave no answer.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "this is the one place where the client starts another program"
-)]
-pub fn by_program(program: &OsStr, prompt: &str, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut child = Command::new(program)
-        .arg(prompt)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let line = match child.stdout.take() {
-        Some(mut stdout) => read_line(&mut stdout, most),
-        None => Err(io::ErrorKind::BrokenPipe.into()),
-    };
-    let status = child.wait()?;
-    if status.success() {
-        let none = io::ErrorKind::UnexpectedEof;
-        line.map_err(|e| {
-            if e.kind() == none {
-                io::Error::other("it gave no answer")
-            } else {
-                e
-            }
-        })
-    } else {
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("it ended with {code}"),
-            (None, Some(signal)) => format!("signal {signal} ended it"),
-            (None, None) => status.to_string(),
-        };
-        Err(io::Error::other(format!("{how} and gave no answer")))
-    }
+/// Returns whether standard input and standard output are a terminal.
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
 }
