@@ -44,3 +44,12 @@ pub mod standby;
 pub mod terminal;
 pub mod unsent;
 pub mod untrusted;
+// Where libgcc has these functions: not on ARM's 32 bits, whose ABI has its own.
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    panic = "abort",
+    not(target_arch = "arm"),
+    not(test)
+))]
+mod unwind;
