@@ -962,8 +962,8 @@ fn inner_door_can_be_moved_under_a_running_daemon() {
     assert!(machine.is_allowed());
 }
 
-/// The registry is on this host only: the monitor reads it by itself, without a registry worker, and
-/// a writer delays no connection. A registration waits for it, and is denied if it takes long.
+/// The registry is on this host only: the monitor reads it by itself, without a registry worker,
+/// and a writer delays no connection. A registration waits for it, and is denied if it takes long.
 #[test]
 fn registry_writer_delays_only_registrations() {
     let (d, mut m) = start();

@@ -425,6 +425,17 @@ fn guards_table_is_mapped_only_in_monitor_and_guard() {
 /// and could use memory that RLIMIT_DATA does not count.
 #[test]
 fn a_look_up_process_starts_none_owns_no_signal_and_has_bounded_memory() {
+    // By itself: the limit of addresses counts the threads of the other tests too.
+    const ALONE: &str = "COS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "a_look_up_process_starts_none_owns_no_signal_and_has_bounded_memory";
+        alone.args(["--exact", &format!("sandbox::{name}"), "--test-threads=1"]);
+        let done = alone.env(ALONE, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&done.stdout);
+        assert!(text.contains("1 passed"), "{text}");
+        return;
+    }
     use cosserver::sys::confine::confine;
     type Call = fn() -> libc::c_long;
     const SHARED: i32 = libc::MAP_SHARED | libc::MAP_ANONYMOUS;

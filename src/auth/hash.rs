@@ -130,8 +130,8 @@ impl AuthenticatedHost {
 
 /// Adds the command and its variables to the caller, once they have arrived completely.
 ///
+/// # Errors
 /// The command is not the one that the proof covers.
-/// It is not the command that the proof was about.
 pub fn with_command(
     mut known: Known<AuthenticatedHost>,
     encoding: &[u8],

@@ -83,8 +83,9 @@ impl LoginClaim {
         message_2(&mut self.responder, payload)
     }
 
-    /// Turns the claim into an authenticated user, after PAM has accepted it and the doors allow
-    /// its machine. The account is the one that PAM reports, not the claimed one.
+    /// Turns the claim into an authenticated user. The caller must have PAM's acceptance (the login
+    /// worker reports it); `known` shows that the doors allow the machine. The account is the one
+    /// that PAM reports, not the claimed one.
     pub fn believed(known: Known<Box<Self>>, account: Account) -> AuthenticatedUser {
         let login_claim = *known.into_inner();
         AuthenticatedUser {

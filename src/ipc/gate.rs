@@ -109,7 +109,7 @@ pub enum Order<'a> {
     Continue(Connection, u32, &'a [u8]),
     /// Send this record, a prompt; one Sealed record is due within this many seconds.
     Prompt(Connection, u32, &'a [u8]),
-    /// The relay has the connection: forget it.
+    /// The connection is the relay's, or its peer has left: forget it.
     Taken(Connection),
     /// Close the connection without an answer: the peer did not speak the protocol.
     Close(Connection),

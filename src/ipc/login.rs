@@ -66,9 +66,9 @@ pub struct Launch {
     pub path: CString,
     /// Its arguments, beginning with its own name.
     pub argv: Vec<CString>,
-    /// Variables that PAM's override.
+    /// Variables whose values a variable of PAM replaces.
     pub defaults: Vec<CString>,
-    /// Variables that override PAM's.
+    /// Variables that replace those of PAM.
     pub fixed: Vec<CString>,
     /// Whether to become the user: true if the daemon is root.
     pub becomes_user: bool,

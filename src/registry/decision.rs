@@ -3,7 +3,8 @@
 //! Pure. Runs in the monitor.
 //!
 //! [`Admitted`] is a caller whose machine is not on the outer door's exclude list. [`Known`] is a
-//! caller whose machine both doors allow. Neither can be created without reading the doors.
+//! caller whose machine both doors allow. Neither can be created without a machine's status; the
+//! monitor gets one from the registry only.
 
 use super::id::Id;
 use super::outer::Level;
@@ -68,8 +69,7 @@ pub enum PromptFor {
     Activation,
 }
 
-/// Proof that both doors allow a machine. Only reading the doors or registering the machine creates
-/// one.
+/// Proof that both doors allow a machine: made of its status ([`decide`]), or by registering it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdmissionPass {
     id: Id,

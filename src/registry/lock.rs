@@ -1,5 +1,10 @@
-//! The lock that a writer of a registry file holds: a POSIX lock (fcntl(2)) on a file beside it. NFS
-//! has it, so it works between hosts, and it ends with its process.
+//! The lock that a writer of a registry file holds: a POSIX lock (fcntl(2)) on a file beside it.
+//! NFS has it, so it works between hosts, and it ends with its process.
+//!
+//! A reader takes no lock, so a login of a registered machine never waits for one. A registration
+//! is a write, by the registry worker: it waits for the lock for 5 s, and fails at once while
+//! `cosadm edit` holds it. The client is then denied (cause `registry`), without a penalty, and its
+//! activation password stays valid.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};

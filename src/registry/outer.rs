@@ -1,5 +1,5 @@
-//! The outer door: `sestab`, the session table of this host (seed 002, SESTAB). It holds two lists of
-//! machines, "I" (included) and "E" (excluded), the security level, and the folder of the inner
+//! The outer door: `sestab`, the session table of this host (seed 002, SESTAB). It holds two lists
+//! of machines, "I" (included) and "E" (excluded), the security level, and the folder of the inner
 //! door.
 //!
 //! The daemon reads it. Only `cosadm` writes it.
@@ -34,7 +34,8 @@ pub(super) const FORMAT: Format = Format {
 pub enum Level {
     /// Only the exclude list is checked.
     Off = 0,
-    /// Only the inner door is checked: the outer one is open, and unknown machines may register.
+    /// The exclude list and the inner door are checked: the outer door is open, and unknown
+    /// machines may register.
     Open = 1,
     /// Both doors are checked: the outer one is closed.
     Closed = 2,

@@ -79,7 +79,7 @@ fn serve() -> Result<(), Fault> {
         }
     };
     let folder = doors.folder();
-    // Opening the door has already waited for this fault: a look that would wait again is late.
+    // Opening the file may have taken long to fail: do not open it again.
     let wrong = folder.as_ref().err().map(ToString::to_string);
     let folders = Folders::now(&paths, folder.ok().flatten());
     if let Err(e) = sandbox::keep_to(&folders.all) {

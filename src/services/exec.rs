@@ -163,7 +163,8 @@ fn environment(
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_slice()));
     // Passed variables cannot override those that the daemon sets.
-    let passed = passed.filter(|(n, _)| own.iter().all(|(o, _)| o != n));
+    let is_own = |name| name == "SSH_CLIENT" || own.iter().any(|(own, _)| *own == name);
+    let passed = passed.filter(|(name, _)| !is_own(*name));
     own.into_iter()
         .chain(ssh_client.map(|value| ("SSH_CLIENT", value.as_bytes())))
         .chain(passed)

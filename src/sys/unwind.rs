@@ -1,10 +1,10 @@
 //! The unwinder of programs that abort on a panic: it finds no frame and never unwinds.
 //!
 //! The standard library prints a backtrace of a panic if `RUST_BACKTRACE` is set. For that it links
-//! libgcc's unwinder and a reader of debug information, 230 KB in each program. The stripped programs
-//! have no names to print, and a set-uid one should not look for debug files. Here the walk ends at
-//! once, so link-time optimization removes both. The message of a panic and its place in the source
-//! are printed as before.
+//! libgcc's unwinder and a reader of debug information, 230 KB in each program. The stripped
+//! programs have no names to print, and a set-uid one should not look for debug files. Here the
+//! walk ends at once, so link-time optimization removes both. The message of a panic and its place
+//! in the source are printed as before.
 //!
 //! All functions that the standard library declares are here: a missing one would link libgcc's
 //! file, which defines the others a second time.

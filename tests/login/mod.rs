@@ -14,6 +14,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -169,7 +170,14 @@ fn enter(etc: &Path) {
     );
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(none, "/", none, private, none).unwrap();
-    mount(Some(etc), "/etc", none, MsFlags::MS_BIND, none).unwrap();
+    // Hundreds of links, which would take longer to copy than most tests.
+    let links = Path::new("/etc/alternatives");
+    if links.exists() {
+        let here = etc.join("alternatives");
+        mount(Some(links), &here, none, MsFlags::MS_BIND, none).unwrap();
+    }
+    let whole = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(etc), "/etc", none, whole, none).unwrap();
     ENTERED.set(true);
 }
 
@@ -180,12 +188,18 @@ fn leave() {
     }
 }
 
+/// Puts the PAM module of these tests into a folder; it is compiled once.
 fn compile(folder: &Folder) -> PathBuf {
+    static COMPILED: OnceLock<Vec<u8>> = OnceLock::new();
     let module = folder.path("pam_double.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/login/module.c");
-    let mut cc = Command::new("cc");
-    cc.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
-    must(cc.arg(&module).arg(source).arg("-lpam"));
+    let compiled = COMPILED.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/login/module.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
+        must(cc.arg(&module).arg(source).arg("-lpam"));
+        fs::read(&module).unwrap()
+    });
+    fs::write(&module, compiled).unwrap();
     module
 }
 
@@ -196,20 +210,15 @@ fn log(folder: &Folder) -> PathBuf {
 /// Creates the tests' accounts, and copies the machine's files that programs need to start.
 fn make_etc(etc: &Path, folder: &Folder, hash: &str) {
     let home = folder.path("home");
-    for made in [etc, &etc.join("pam.d"), &etc.join("security"), &home] {
+    let inner = ["pam.d", "security", "alternatives"].map(|name| etc.join(name));
+    for made in [etc, &home].into_iter().chain(inner.iter().map(|p| &**p)) {
         fs::create_dir(made).unwrap();
         fs::set_permissions(made, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    for name in [
-        "alternatives",
-        "ld.so.cache",
-        "ld.so.conf",
-        "login.defs",
-        "hosts",
-    ] {
-        if Path::new("/etc").join(name).exists() {
-            let mut cp = Command::new("cp");
-            must(cp.arg("-a").arg(Path::new("/etc").join(name)).arg(etc));
+    for name in ["ld.so.cache", "ld.so.conf", "login.defs", "hosts"] {
+        let own = Path::new("/etc").join(name);
+        if own.exists() {
+            fs::copy(own, etc.join(name)).unwrap();
         }
     }
     let mut passwd = "root:x:0:0:root:/root:/bin/sh\n\

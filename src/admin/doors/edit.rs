@@ -1,9 +1,10 @@
 //! `cosadm edit`: opens the file of a door in the administrator's editor, as vipw(8) does.
 //!
-//! Runs in `cosadm`. Owns the copy that the editor gets: the file as it is, so that the line numbers
-//! are those of `cosadm check`. It is in a new folder of the state folder, which only this user can
-//! enter, together with whatever the editor creates beside it. [`Edit`] holds the lock, checks the
-//! text and installs it. Must not throw away a text that the administrator has changed, unless told.
+//! Runs in `cosadm`. Owns the copy that the editor gets: the file as it is, so that the line
+//! numbers are those of `cosadm check`. It is in a new folder of the state folder, which only this
+//! user can enter, together with whatever the editor creates beside it. [`Edit`] holds the lock,
+//! checks the text and installs it. Must not throw away a text that the administrator has changed,
+//! unless told.
 
 use std::ffi::OsString;
 use std::fs;
@@ -119,8 +120,8 @@ enum Failed {
     Kept(Fault),
 }
 
-/// Has the administrator edit the copy. Returns the checked text, which has no new fault; `None`: it
-/// is that of the file.
+/// Has the administrator edit the copy. Returns the checked text, which has no new fault; `None`:
+/// it is that of the file.
 fn edited(edit: &Edit, copy: &WorkingCopy, out: &Out) -> Result<Option<Checked>, Failed> {
     loop {
         let ended = editor::run(&program(), copy.file());

@@ -69,7 +69,7 @@ enum Whom {
 }
 
 /// The result of a request for a user.
-pub(super) enum Known {
+pub(super) enum FoundUser {
     /// The account.
     User(Box<UserRecord>),
     /// It is being looked up.
@@ -98,9 +98,9 @@ impl Accounts {
         self.own.as_ref().map(|a| a.name.as_str())
     }
 
-    fn own(&self, is: impl Fn(&Account) -> bool) -> Option<Known> {
+    fn own(&self, is: impl Fn(&Account) -> bool) -> Option<FoundUser> {
         let own = self.own.as_ref().filter(|a| is(a))?;
-        Some(Known::User(Box::new(UserRecord {
+        Some(FoundUser::User(Box::new(UserRecord {
             account: own.clone(),
             validity: None,
         })))
@@ -113,14 +113,14 @@ impl Accounts {
         registry: &Registry,
         name: &str,
         now: Instant,
-    ) -> Known {
+    ) -> FoundUser {
         if let Some(own) = self.own(|a| a.name == name) {
             return own;
         }
         self.forget_changed(look_ups);
         match self.known.get(name) {
             Some((record, until)) if *until > now => {
-                return Known::User(Box::new(record.clone()));
+                return FoundUser::User(Box::new(record.clone()));
             }
             _ => {}
         }
@@ -135,7 +135,7 @@ impl Accounts {
         registry: &Registry,
         uid: u32,
         now: Instant,
-    ) -> Known {
+    ) -> FoundUser {
         if let Some(own) = self.own(|a| a.uid == uid) {
             return own;
         }
@@ -143,7 +143,7 @@ impl Accounts {
         let name = self.names.get(&uid).filter(|(_, until)| *until > now);
         match name.and_then(|(name, _)| self.known.get(name)) {
             Some((record, until)) if *until > now && record.account.uid == uid => {
-                return Known::User(Box::new(record.clone()));
+                return FoundUser::User(Box::new(record.clone()));
             }
             _ => {}
         }
@@ -192,11 +192,11 @@ impl Accounts {
         registry: &Registry,
         whom: Whom,
         now: Instant,
-    ) -> Known {
+    ) -> FoundUser {
         // One look-up serves all concurrent requests for the same user.
         let same = |l: &Looking| l.whom == whom && l.changes == self.changes;
         if let Some((which, _)) = self.looking.iter().find(|(_, l)| same(l)) {
-            return Known::Looking(*which);
+            return FoundUser::Looking(*which);
         }
         let (question, has_room) = match &whom {
             Whom::Name(name) => (
@@ -206,7 +206,7 @@ impl Accounts {
             Whom::Number(uid) => (Question::Number(*uid), self.numbers() < NUMBERS),
         };
         if !has_room {
-            return Known::Busy("too many account look-ups".to_owned());
+            return FoundUser::Busy("too many account look-ups".to_owned());
         }
         match look_ups.ask(registry, question, now) {
             Ok(which) => {
@@ -217,9 +217,9 @@ impl Accounts {
                 }
                 let changes = self.changes;
                 self.looking.insert(which, Looking { whom, changes });
-                Known::Looking(which)
+                FoundUser::Looking(which)
             }
-            Err(e) => Known::Busy(e.to_string()),
+            Err(e) => FoundUser::Busy(e.to_string()),
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let mut look_ups = LookUps::new(None);
         let poll = mio::Poll::new().unwrap();
         let found = accounts.find(&mut look_ups, poll.registry(), name, now);
-        let knows = matches!(found, Known::User(record) if *record == root());
+        let knows = matches!(found, FoundUser::User(record) if *record == root());
         for pid in look_ups.finish() {
             let _ = nix::sys::wait::waitpid(pid, None);
         }
@@ -371,7 +371,7 @@ mod tests {
             (USERS_AT_ONCE - 1, NUMBERS, true, false),
             (USERS_AT_ONCE, NUMBERS - 1, false, true),
         ] {
-            let is_asked = |known| matches!(known, Known::Looking(_));
+            let is_asked = |known| matches!(known, FoundUser::Looking(_));
             let (mut all, poll) = one_unresponsive();
             let now = Instant::now();
             let found =

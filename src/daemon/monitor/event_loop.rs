@@ -1,8 +1,9 @@
 //! The monitor's event loop: waits, gives each event to the component that it concerns, routes what
 //! that returns to the others, and handles deadlines, signals, reload and the end.
 //!
-//! Runs in the monitor: one thread, which must never block. Decides nothing about a connection:
-//! [`pipeline`] does.
+//! Runs in the monitor: one thread, which must never block. Must not decide what comes next for a
+//! connection: [`pipeline`] does. Ends one only on request: of the administrator, or of another of
+//! inetd's monitors that needs the slot.
 
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use super::parts::Parts;
 use super::pid_file::Claim;
 use super::pipeline::{self, login, refuse};
 use super::processes::Which;
+use super::registry_client::TicketAnswer;
 use super::sockets::LocalSockets;
 use super::sockets::control::Request;
 use crate::config::keys;
@@ -113,11 +115,10 @@ impl Monitor {
             }
             EventSource::Login(id) => login::handle_worker(parts, id, buffer, now),
             EventSource::RegistryWorker => {
-                let registry = ground.poll.registry();
+                let poll = ground.poll.registry();
                 let unreaped = &mut ground.unreaped;
-                for answer in parts.registry.handle_messages(registry, unreaped, now) {
-                    pipeline::registry_answered(parts, answer, now);
-                }
+                let answers = parts.registry.handle_messages(poll, unreaped, now);
+                self.take_answers(answers, now);
             }
             EventSource::Sign => sockets.signer.take(ground, names, now),
             EventSource::WantsSignature(id) => {
@@ -137,28 +138,39 @@ impl Monitor {
     /// Does what is done before each wait: passes on what was found and what has ended, and sends
     /// what is left to send.
     fn tidy(&mut self, now: Instant) {
+        self.handle_loss();
         self.take_names(now);
-        let Self { parts, sockets, .. } = self;
+        let parts = &mut self.parts;
         login::grant_pam_slots(parts, now);
         let ground = &mut parts.ground;
         parts.processes.watch_unsent(ground, now);
         let (registry, kill_after) = (ground.poll.registry(), ground.kill_after());
-        parts.logins.watch_unsent(registry);
-        parts.registry.watch_unsent(registry);
         let sessions = parts.jobs.sessions_mut();
         for finished in sessions.watch_unsent(registry, kill_after, now) {
             parts.session_ended(Some(finished));
         }
+        self.handle_loss();
+        // Last: what is above may have something to send them.
+        let Self { parts, sockets, .. } = self;
         let ground = &mut parts.ground;
+        parts.logins.watch_unsent(ground.poll.registry());
+        parts.registry.watch_unsent(ground.poll.registry());
         sockets.admit(ground, now);
         parts.key_cache.fill(&ground.host);
         parts.connections.tidy();
-        self.handle_loss();
+    }
+
+    /// Passes on answers of the registry.
+    fn take_answers(&mut self, answers: Vec<TicketAnswer>, now: Instant) {
+        for answer in answers {
+            pipeline::registry_answered(&mut self.parts, answer, now);
+            self.handle_loss();
+        }
     }
 
     /// Handles the loss of the gate, if it was lost.
     fn handle_loss(&mut self) {
-        if self.parts.processes.has_lost_gate() {
+        if self.parts.processes.take_gate_loss() {
             refuse::gate_is_lost(&mut self.parts);
         }
     }
@@ -205,8 +217,9 @@ impl Monitor {
                         pipeline::user_found(parts, which, &found, now);
                     }
                     NameEvent::Host(name, may_go_on) => {
+                        parts.send_new_networks();
                         if may_go_on || parts.has_listed_caller() {
-                            go_on(parts, now);
+                            resume_postponed(parts, now);
                         }
                         if let Some(name) = name {
                             pipeline::name_is_known(parts, &name, now);
@@ -215,11 +228,8 @@ impl Monitor {
                 }
             }
         }
-        let ground = &mut parts.ground;
-        parts.names.tidy(ground);
-        if let Some(networks) = parts.names.new_networks() {
-            parts.processes.send_networks(ground, &networks);
-        }
+        parts.names.tidy(&mut parts.ground);
+        parts.send_new_networks();
     }
 
     // ---- the administrator ----
@@ -294,7 +304,7 @@ impl Monitor {
     fn take_signals(&mut self, now: Instant) {
         for signal in self.signals.take() {
             if signal == Signal::SIGHUP && self.parts.ground.is_inetd {
-                self.look_again(now);
+                self.close_excluded(now);
             } else if signal == Signal::SIGHUP {
                 self.reload(now);
             } else if signal == Signal::SIGCHLD {
@@ -318,7 +328,7 @@ impl Monitor {
 
     /// Closes what an excluded machine has here, after `cosadm` has excluded one. A standalone
     /// daemon gets that request at its control socket.
-    fn look_again(&mut self, now: Instant) {
+    fn close_excluded(&mut self, now: Instant) {
         self.parts.ground.paths.forget();
         let machines = self.parts.inetd.as_ref().map(|inetd| inetd.machines());
         for machine in machines.into_iter().flatten() {
@@ -352,7 +362,7 @@ impl Monitor {
             .and_then(|settings| Ok((configuration::can_log_in(&settings)?, settings)));
         match read {
             Ok((program, mut settings)) => {
-                parts.logins.go_on(program);
+                parts.logins.set_program(program);
                 let in_vain = settings.keep_from_start(&ground.settings);
                 ground.settings = settings;
                 log!(ground.log, Info, "reloaded");
@@ -373,6 +383,7 @@ impl Monitor {
                 parts.processes.send_limits(ground);
                 parts.jobs.reload(ground);
                 parts.names.reload(ground, now);
+                parts.send_new_networks();
             }
             Err(why) => {
                 let kept = "the old configuration";
@@ -428,7 +439,7 @@ impl Monitor {
             parts.processes.expire(&mut parts.ground, &listed, now);
         }
         if is_due(parts.inetd.as_ref().and_then(|inetd| inetd.deadline())) {
-            go_on(parts, now);
+            resume_postponed(parts, now);
         }
         let ground = &mut parts.ground;
         if is_due(ground.log.deadline()) {
@@ -451,11 +462,11 @@ impl Monitor {
         }
         let ground = &mut parts.ground;
         if is_due(parts.registry.deadline()) {
-            let registry = ground.poll.registry();
-            for answer in parts.registry.expire(registry, &mut ground.unreaped, now) {
-                pipeline::registry_answered(parts, answer, now);
-            }
+            let poll = ground.poll.registry();
+            let answers = parts.registry.expire(poll, &mut ground.unreaped, now);
+            self.take_answers(answers, now);
         }
+        let parts = &mut self.parts;
         parts.jobs.expire(&mut parts.ground, now);
         if is_due(self.sockets.deadline()) {
             self.answer_lists(now);
@@ -519,7 +530,7 @@ impl Monitor {
 }
 
 /// Continues with what waited for the names in HOSTINFO, under inetd.
-fn go_on(parts: &mut Parts, now: Instant) {
+fn resume_postponed(parts: &mut Parts, now: Instant) {
     parts.admit_inetd();
     let postponed = parts
         .inetd

@@ -54,7 +54,7 @@ struct Postponed {
 }
 
 /// What becomes of the connection.
-pub(super) enum Verdict {
+pub(super) enum SlotDecision {
     /// It has a slot: the gate gets it.
     Adopt(OwnedFd),
     /// It has one already, or waits until the names in HOSTINFO are resolved.
@@ -137,9 +137,9 @@ impl InetdConnection {
         ground: &mut Ground,
         is_listed: impl FnOnce(IpAddr) -> bool,
         is_resolving: bool,
-    ) -> Verdict {
+    ) -> SlotDecision {
         if self.connection.is_none() {
-            return Verdict::Waits;
+            return SlotDecision::Waits;
         }
         let source = Source::of(self.peer);
         let admitted = self.table.as_ref().map(|table| {
@@ -147,15 +147,15 @@ impl InetdConnection {
             table.admit(source, is_listed(self.peer), &limits, locks::uptime())
         });
         match admitted {
-            Some(Ok(Admission::NoSlot)) if is_resolving => return Verdict::Waits,
-            Some(Ok(Admission::NoSlot)) => return Verdict::NoSlot,
+            Some(Ok(Admission::NoSlot)) if is_resolving => return SlotDecision::Waits,
+            Some(Ok(Admission::NoSlot)) => return SlotDecision::NoSlot,
             Some(Ok(Admission::Slot(slot))) => self.slot = Some(slot),
             Some(Err(why)) => self.lose_table(ground, &why),
             None => {}
         }
         self.connection
             .take()
-            .map_or(Verdict::Waits, Verdict::Adopt)
+            .map_or(SlotDecision::Waits, SlotDecision::Adopt)
     }
 
     /// Continues without the table, as do the logins that share it.

@@ -119,7 +119,7 @@ impl Jobs {
     }
 
     /// Notes that a job has become a session: under inetd, its guard follows unless it is short.
-    pub(super) fn has_begun(&mut self, ground: &Ground, now: Instant) {
+    pub(super) fn note_session(&mut self, ground: &Ground, now: Instant) {
         if ground.is_inetd {
             self.guard.begin_later(SHORT, now);
         }

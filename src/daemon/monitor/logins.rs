@@ -1,5 +1,5 @@
 //! The logins under way and their workers: which wait for a PAM slot, which are prompted, which
-//! run. [`super::login`] makes the decisions about them.
+//! run. [`super::pipeline::login`] decides about them.
 //!
 //! Runs in the monitor. A worker that waits for a user's answer holds no PAM slot: many may wait,
 //! few may check at the same time, because a check costs a core and some 20 MB.
@@ -70,7 +70,7 @@ pub(super) enum Stage {
     Checking,
     /// The peer owes this many answers.
     Prompted(usize),
-    /// Its peer was refused before PAM decided: the worker takes PAM to its verdict.
+    /// Its peer was refused, or has left, before PAM decided: the worker takes PAM to its verdict.
     Concluding,
     /// The application is being started; our ends of its pipes, unless it is started detached.
     Launching(Box<Granted<Gui, Caller>>, Option<[OwnedFd; 3]>),
@@ -238,6 +238,8 @@ pub(super) struct Logins {
     leftovers: Vec<Leftover>,
     /// Under inetd: the login slots and PAM slots held in the table of all monitors.
     shared: Shared,
+    /// Whether a PAM slot may be free, or a login wait for one, since [`Self::have_changed`].
+    have_changed: bool,
 }
 
 impl Logins {
@@ -250,7 +252,7 @@ impl Logins {
     }
 
     /// Sets the program after a reload. The one that was opened first stays, like our own program.
-    pub(super) fn go_on(&mut self, program: Option<LoginProgram>) {
+    pub(super) fn set_program(&mut self, program: Option<LoginProgram>) {
         self.program = self.program.take().or(program);
     }
 
@@ -259,12 +261,18 @@ impl Logins {
         self.shared = Shared::new(table);
     }
 
+    /// Whether a PAM slot may be free, or a login wait for one, since the last call.
+    pub(super) const fn have_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.have_changed, false)
+    }
+
     /// Adds a login, which waits for a PAM slot.
     pub(super) fn add(&mut self, mut login: Login) -> LoginId {
         let id = self.next;
         self.next += 1;
         login.stage = Stage::Queued(Order::Begin(login.begin.clone()));
         self.all.insert(id, login);
+        self.have_changed = true;
         id
     }
 
@@ -285,6 +293,7 @@ impl Logins {
 
     /// Returns a login.
     pub(super) fn get(&mut self, id: LoginId) -> Option<&mut Login> {
+        self.have_changed = true;
         self.all.get_mut(&id)
     }
 

@@ -8,7 +8,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::accounts::{Accounts, Known};
+use super::accounts::Accounts;
+pub(super) use super::accounts::FoundUser;
 use super::ground::Ground;
 use super::hosts::{Hosts, Refreshed, Resolution};
 use super::look_ups::{Found, LookUp, LookUpEvent, LookUps};
@@ -170,17 +171,22 @@ impl Names {
     }
 
     /// Finds a user: in the cache, or by a look-up process.
-    pub(super) fn find_user(&mut self, ground: &Ground, name: &str, now: Instant) -> Known {
+    pub(super) fn find_user(&mut self, ground: &Ground, name: &str, now: Instant) -> FoundUser {
         let registry = ground.registry();
         self.accounts.find(&mut self.look_ups, registry, name, now)
     }
 
     /// Finds the user of a user ID. `None`: not now, but the end of another look-up makes room.
-    pub(super) fn find_uid(&mut self, ground: &Ground, uid: u32, now: Instant) -> Option<Known> {
+    pub(super) fn find_uid(
+        &mut self,
+        ground: &Ground,
+        uid: u32,
+        now: Instant,
+    ) -> Option<FoundUser> {
         let registry = ground.registry();
         let look_ups = &mut self.look_ups;
         let found = self.accounts.find_number(look_ups, registry, uid, now);
-        let waits = matches!(found, Known::Busy(_)) && self.accounts.numbers() > 0;
+        let waits = matches!(found, FoundUser::Busy(_)) && self.accounts.numbers() > 0;
         (!waits).then_some(found)
     }
 

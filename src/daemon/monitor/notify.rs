@@ -19,7 +19,8 @@ pub(super) struct Manager {
 }
 
 impl Manager {
-    /// Returns the one that the environment names. `degraded`: what the daemon lacks from the start.
+    /// Returns the one that the environment names. `degraded`: what the daemon lacks from the
+    /// start.
     pub(super) fn from_environment(degraded: Option<String>) -> Self {
         Self {
             socket: std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()),

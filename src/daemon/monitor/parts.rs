@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::ground::Ground;
-use super::inetd::{InetdConnection, Verdict};
+use super::inetd::{InetdConnection, SlotDecision};
 use super::jobs::{Jobs, SHORT};
 use super::key_cache::KeyCache;
 use super::logins::Logins;
@@ -95,9 +95,9 @@ impl Parts {
             channel: (ours, theirs),
             session,
         } = handover;
-        let registry = self.ground.poll.registry();
+        let poll = self.ground.poll.registry();
         let sessions = self.jobs.sessions_mut();
-        sessions.add(registry, id, info, leader, ours, now)?;
+        sessions.add(poll, id, info, leader, ours, now)?;
         let fds = vec![socket, theirs, stdin, stdout, stderr];
         self.processes
             .send_to_relay(&mut self.ground, &session, fds);
@@ -167,19 +167,31 @@ impl Parts {
         self.ground.log.say(level, "end", &pairs);
     }
 
+    /// Sends the gate the networks that HOSTINFO lists, if they have changed.
+    pub(super) fn send_new_networks(&mut self) {
+        if let Some(networks) = self.names.new_networks() {
+            self.processes.send_networks(&mut self.ground, &networks);
+        }
+    }
+
     // ---- under inetd ----
 
-    /// Takes a slot for inetd's connection, as far as that can be decided, and gives it to the gate.
+    /// Takes a slot for inetd's connection, as far as that can be decided, and gives it to the
+    /// gate.
     pub(super) fn admit_inetd(&mut self) {
         let Some(inetd) = &mut self.inetd else {
             return;
         };
+        // A gate that has died takes no connection, whose peer is not to blame.
+        if !self.processes.has_gate() {
+            return;
+        }
         let is_resolving = self.names.hosts().is_resolving();
         let is_listed = |from| self.names.lists(from);
         match inetd.admit(&mut self.ground, is_listed, is_resolving) {
-            Verdict::Adopt(connection) => self.processes.adopt(&mut self.ground, connection),
-            Verdict::Waits => {}
-            Verdict::NoSlot => self.close_inetd(Complaint::NoSlot),
+            SlotDecision::Adopt(connection) => self.processes.adopt(&mut self.ground, connection),
+            SlotDecision::Waits => {}
+            SlotDecision::NoSlot => self.close_inetd(Complaint::NoSlot),
         }
     }
 
@@ -191,7 +203,7 @@ impl Parts {
         if let Question::ClientHello(..) | Question::Sealed(..) = question {
             // The relay sandboxes itself while the client's proof is verified. Earlier it would
             // keep gate and look-up process from a processor, later it would delay the command.
-            self.processes.begin_relay(&mut self.ground);
+            self.processes.prepare_relay();
         }
         let stays = inetd.note_question(&mut self.ground, question);
         if !stays {
@@ -221,7 +233,7 @@ impl Parts {
             return;
         };
         inetd.close(&mut self.ground, why);
-        self.processes.gate_has_emptied();
+        self.processes.note_gate_empty();
         let now = Instant::now();
         self.processes.lose(&mut self.ground, Which::Gate, now);
     }

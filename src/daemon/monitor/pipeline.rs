@@ -11,14 +11,15 @@
 //! 6. [`after_doors`] → `Known`: a user who logs in goes on in [`login`], a registration ends. The
 //!    rest of a long command is taken ([`take_command`]).
 //! 7. [`grant`]: the policy → `Granted`. The account is looked up.
-//! 8. [`start`](start::start): the job is started, the connection is accepted and handed over to the relay.
+//! 8. [`start`](start::start): the job is started, the connection is accepted and handed over to
+//!    the relay.
 //!
 //! Each step consumes the state before it, and calls the next, or returns what the connection waits
 //! for. An event resumes it: a message of the gate ([`handle_question`]), the registry's answer, a
 //! name, an account. A step that fails ends the connection ([`refuse`]).
 //!
-//! Runs in the monitor. Decides by itself only what comes next: `auth`, `registry` and `policy`
-//! decide the rest. Must not wait.
+//! Runs in the monitor. Decides by itself only what comes next: `auth` (with its
+//! `policy`) and `registry` decide the rest. Must not wait.
 
 pub(super) mod login;
 mod prompt;
@@ -30,13 +31,14 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::accounts::Known as User;
 use super::conversation::{self, Conversation};
 use super::logins::LoginSubject;
 use super::look_ups::LookUp;
+use super::names::FoundUser;
 use super::parts::Parts;
-use super::preauth::admission::{Applicant, Arrival, PendingAdmission, Progress};
-use super::preauth::{AwaitsCommand, Pending, Preauth, RoomForPrompt};
+use super::preauth::{
+    Applicant, Arrival, AwaitsCommand, Pending, PendingAdmission, Preauth, Progress, RoomForPrompt,
+};
 use super::registry_client::{Asked, TicketAnswer};
 use super::reject::Reject;
 use super::sessions::shares::Holder;
@@ -86,9 +88,15 @@ pub(super) fn handle_question(
             let outcome = take_record(parts, c, record, now);
             settle(parts, c, outcome, now);
         }
-        Question::Gone(c) => forget(parts, c),
-        Question::Left(c) => refuse::handle_left(parts, c),
-        Question::Empty => parts.processes.gate_has_emptied(),
+        Question::Gone(c) => {
+            forget(parts, c);
+            login::grant_pam_slots(parts, now);
+        }
+        Question::Left(c) => {
+            refuse::handle_left(parts, c);
+            login::grant_pam_slots(parts, now);
+        }
+        Question::Empty => parts.processes.note_gate_empty(),
         Question::Rejected(why, peer) => {
             if why != Complaint::Probe {
                 let cause = why.name();
@@ -126,6 +134,9 @@ pub(super) fn user_found(
     now: Instant,
 ) {
     for (c, pending) in parts.connections.take_pending(which) {
+        if !parts.processes.has_gate() {
+            break;
+        }
         let host = pending.granted.authenticated();
         let (peer, holders) = (host.peer(), Holder::of(host));
         let user = &pending.granted.service().user;
@@ -147,14 +158,25 @@ pub(super) fn user_found(
 
 /// Continues with the connections that waited for a name whose look-up has ended.
 pub(super) fn name_is_known(parts: &mut Parts, name: &HostName, now: Instant) {
-    for (c, admission) in parts.connections.take_named(name) {
-        after_name(parts, c, *admission, now);
-    }
+    let all = parts.connections.take_named(name);
+    continue_without_wait(parts, all, now);
 }
 
 /// Continues with connections that have waited long enough, with the addresses known so far.
 pub(super) fn continue_overdue(parts: &mut Parts, now: Instant) {
-    for (c, admission) in parts.connections.take_overdue(now) {
+    let all = parts.connections.take_overdue(now);
+    continue_without_wait(parts, all, now);
+}
+
+fn continue_without_wait(
+    parts: &mut Parts,
+    all: Vec<(Connection, Box<PendingAdmission>)>,
+    now: Instant,
+) {
+    for (c, admission) in all {
+        if !parts.processes.has_gate() {
+            break;
+        }
         after_name(parts, c, *admission, now);
     }
 }
@@ -210,8 +232,15 @@ fn open(
     socket: Option<OwnedFd>,
     now: Instant,
 ) -> Outcome {
-    let Some(Preauth::Greeted(greeted)) = parts.connections.remove(c) else {
-        return Err(Reject::Closed("a ClientHello out of turn", None));
+    let greeted = match parts.connections.remove(c) {
+        Some(Preauth::Greeted(greeted)) => greeted,
+        other => {
+            // A login among these ends with its connection.
+            if let Some(state) = other {
+                parts.connections.insert(c, state);
+            }
+            return Err(Reject::Closed("a ClientHello out of turn", None));
+        }
     };
     // The kernel drops a descriptor that does not fit our limit: the shortage is ours, not the
     // peer's fault.
@@ -272,8 +301,8 @@ fn ask_registry(
         inetd.note_machine(*id);
     }
     let mut admission = PendingAdmission::new(arrival, progress);
-    let registry = parts.ground.poll.registry();
-    match parts.registry.ask(registry, Some(c), question, now) {
+    let poll = parts.ground.poll.registry();
+    match parts.registry.ask(poll, Some(c), question, now) {
         Ok(Asked::Now(answer)) => after_registry(parts, c, *admission, answer, now),
         Ok(Asked::Later(ticket)) => {
             admission.ticket = Some(ticket);
@@ -303,7 +332,7 @@ fn after_registry(
         (Progress::Arrives(opened), RegistryAnswer::MachineStatus(status)) => {
             at_outer_door(parts, c, arrival, *opened, &status, now)
         }
-        (Progress::VouchedFor(applicant), RegistryAnswer::MachineStatus(status)) => {
+        (Progress::Authenticated(applicant), RegistryAnswer::MachineStatus(status)) => {
             at_inner_door(parts, c, arrival, applicant, &status, now)
         }
         (
@@ -358,12 +387,13 @@ fn at_outer_door(
     if applicant.machine() == status.id {
         return at_inner_door(parts, c, arrival, applicant, status, now);
     }
-    ask_about_host(parts, c, arrival, applicant, now)
+    ask_about_caller(parts, c, arrival, applicant, now)
 }
 
-/// Queries the registry about the machine of the host that vouches for the user: a signer may do so
-/// with its own key, and the inner door checks the host's machine.
-fn ask_about_host(
+/// Queries the registry about the caller's own machine. A signer may vouch for a user with its own
+/// key: the inner door checks the host's machine. And a connection that waited for a name is
+/// checked again.
+fn ask_about_caller(
     parts: &mut Parts,
     c: Connection,
     arrival: Arrival,
@@ -371,7 +401,7 @@ fn ask_about_host(
     now: Instant,
 ) -> Outcome {
     let question = RegistryQuestion::Look(applicant.machine());
-    let progress = Progress::VouchedFor(applicant);
+    let progress = Progress::Authenticated(applicant);
     ask_registry(parts, c, arrival, progress, question, now)
 }
 
@@ -427,7 +457,7 @@ fn after_name(parts: &mut Parts, c: Connection, admission: PendingAdmission, now
     parts.names.refresh(&mut parts.ground, now);
     let peer = arrival.peer;
     let outcome = authenticate(parts, c, *admitted, peer)
-        .and_then(|applicant| ask_about_host(parts, c, arrival, applicant, now));
+        .and_then(|applicant| ask_about_caller(parts, c, arrival, applicant, now));
     settle(
         parts,
         c,
@@ -517,7 +547,7 @@ fn at_inner_door(
 ) -> Outcome {
     let is_host = applicant.host().is_some();
     if status.excluded {
-        // The outer door has let the machine of the handshake in: this is the host's.
+        // Another machine than that of the handshake, or excluded in the meantime.
         let words = format!("machine {} is on the exclude list", status.id);
         return Err(Refusal::new(Cause::Excluded, words).into());
     }
@@ -554,8 +584,8 @@ fn note_admission(
         }
         _ => return,
     };
-    let registry = parts.ground.poll.registry();
-    if let Err(why) = parts.registry.note(registry, question, now) {
+    let poll = parts.ground.poll.registry();
+    if let Err(why) = parts.registry.note(poll, question, now) {
         log_ratelimited!(parts.ground.log, Error, "registry", why);
     }
 }
@@ -871,12 +901,12 @@ fn grant(
         welcome,
     };
     match parts.names.find_user(&parts.ground, user.as_str(), now) {
-        User::User(record) => start::start(parts, c, pending, &record, now),
-        User::Looking(which) => {
+        FoundUser::User(record) => start::start(parts, c, pending, &record, now),
+        FoundUser::Looking(which) => {
             log!(parts.ground.log, Debug, "look-up", connection = c, user);
             Ok(Step::Wait(Preauth::AwaitsAccount(which, Box::new(pending))))
         }
-        User::Busy(why) => busy(why),
+        FoundUser::Busy(why) => busy(why),
     }
 }
 

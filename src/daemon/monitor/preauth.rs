@@ -1,40 +1,35 @@
-//! The connections that are not a session yet, and what each waits for.
+//! The states of a connection that is not a session yet: what each waits for, and what is known of
+//! it by then.
 //!
-//! Runs in the monitor. Owns their states, from the ServerHello until they are handed over or
-//! rejected. Must not decide what comes next: [`super::pipeline`] does.
+//! Runs in the monitor. [`Connections`] owns the states; [`super::pipeline`] makes them, and
+//! decides what comes next.
 
-pub(super) mod admission;
 mod awaited;
+mod connections;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use super::conversation::Conversation;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
 use super::registry_client::Ticket;
 use crate::auth::policy::{Exec, Granted};
-use crate::auth::{AuthenticatedHost, Greeted};
-use crate::config::name::HostName;
-use crate::daemon::sources::Source;
-use crate::ipc::gate::Connection;
+use crate::auth::{AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, Opened};
+use crate::config::name::UserName;
+use crate::protocol::Malformed;
+use crate::protocol::noise::Keys;
 use crate::protocol::prompt::Text;
-use crate::registry::{Id, Known};
-use crate::sys::memory::PeakCounter;
-use admission::PendingAdmission;
-use awaited::Awaited;
+use crate::registry::{Admitted, Id, Known, Machine, PromptFor};
 
-/// Most unauthenticated connections that the inner door prompts at the same time: each answer may
-/// cost a hash, and they are checked one after the other.
-const PROMPTED: usize = 64;
+pub(super) use connections::{Connections, Departure, RoomForPrompt};
 
 /// The state of an unauthenticated connection.
 pub(super) enum Preauth {
     /// The ServerHello is sent.
     Greeted(Box<Greeted>),
-    /// It waits for the doors' decision.
+    /// It waits for the registry, for its host's name, or for the answer to the inner door's
+    /// prompt.
     AtDoor(Box<PendingAdmission>),
     /// It is admitted; the rest of a long command is coming.
     AwaitsCommand(Box<AwaitsCommand>),
@@ -92,224 +87,154 @@ impl Preauth {
     }
 }
 
-/// What a peer that leaves had sent for a decision.
-pub(super) enum Departure {
-    /// Nothing, or it is decided already.
-    Decided,
-    /// The registry still decides about it.
-    GoesOn,
-    /// This login may go on without it.
-    Login(LoginId),
-    /// Nothing that is decided without it.
-    Ends,
+/// A connection that waits for the registry's decision, or for what that needs.
+pub(super) struct PendingAdmission {
+    pub(super) arrival: Arrival,
+    pub(super) progress: Progress,
+    /// The registry question that it waits for.
+    pub(super) ticket: Option<Ticket>,
 }
 
-/// The connections that are not a session yet.
-#[derive(Default)]
-pub(super) struct Connections {
-    all: HashMap<Connection, Preauth>,
-    /// Counts them, to release the memory once a crowd of them has left.
-    peak: PeakCounter,
-    awaited: Awaited,
+/// What is known of the connection itself.
+pub(super) struct Arrival {
+    pub(super) socket: OwnedFd,
+    pub(super) peer: IpAddr,
+    /// Whether it comes from this host itself.
+    pub(super) is_local: bool,
+    /// What the user of an admitted machine is shown.
+    pub(super) welcome: String,
+    /// The gate has reported that the peer has left.
+    pub(super) has_left: bool,
 }
 
-impl Connections {
-    /// Returns how many there are.
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
+/// How far it has come.
+pub(super) enum Progress {
+    /// The registry is asked about the machine of the handshake.
+    Arrives(Box<Opened>),
+    /// The outer door has admitted it, and its host's name is being resolved.
+    AwaitsName(Box<Admitted<Opened>>),
+    /// The registry is asked about the machine of the authenticated caller: it may be another than
+    /// that of the handshake, or its status may have changed while the name was resolved.
+    Authenticated(Applicant),
+    /// The user has been prompted.
+    Prompted(Applicant, PromptFor, Box<Conversation>),
+    /// The machine is being registered.
+    Registers(Applicant, Box<Conversation>),
+    /// The machine is registered; the registry is asked once more.
+    Registered(Applicant, Box<Conversation>),
+}
+
+/// The applicant, and what it has presented.
+pub(super) enum Applicant {
+    /// A host, or a user it vouches for, with a command.
+    Exec(Box<AuthenticatedHost>),
+    /// The same for an application, as this user.
+    Gui(Box<AuthenticatedHost>, UserName),
+    /// A user who is to be asked for a password.
+    LoginClaim(Box<LoginClaim>),
+    /// A machine that wants to be registered.
+    AuthenticatedMachine(Box<AuthenticatedMachine>),
+}
+
+impl Applicant {
+    pub(super) fn machine(&self) -> Id {
+        Id::of(match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.machine(),
+            Self::LoginClaim(c) => c.machine(),
+            Self::AuthenticatedMachine(n) => n.machine(),
+        })
     }
 
-    /// Whether there is one of this number.
-    pub(super) fn has(&self, c: Connection) -> bool {
-        self.all.contains_key(&c)
-    }
-
-    /// Notes what a connection waits for.
-    pub(super) fn insert(&mut self, c: Connection, state: Preauth) {
-        self.all.insert(c, state);
-    }
-
-    /// Removes a connection: it goes on, or ends.
-    pub(super) fn remove(&mut self, c: Connection) -> Option<Preauth> {
-        self.all.remove(&c)
-    }
-
-    /// Removes all connections, and returns their logins.
-    pub(super) fn clear(&mut self) -> Vec<LoginId> {
-        let all = std::mem::take(&mut self.all);
-        self.awaited = Awaited::default();
-        all.values().filter_map(Preauth::login).collect()
-    }
-
-    /// Releases the memory of connections that have left.
-    pub(super) fn tidy(&mut self) {
-        self.peak.is(self.all.len());
-        self.peak.tidy();
-    }
-
-    /// Removes a connection that waits for this answer of the registry.
-    pub(super) fn take_at_door(
-        &mut self,
-        c: Connection,
-        ticket: Ticket,
-    ) -> Option<Box<PendingAdmission>> {
-        match self.all.remove(&c) {
-            Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => Some(admission),
-            // The peer has left, or this is another connection of the same number.
-            other => {
-                self.all.extend(other.map(|state| (c, state)));
-                None
-            }
+    /// Returns the machines that an exclusion concerns.
+    fn machines(&self) -> Vec<Id> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.machines(),
+            Self::LoginClaim(_) | Self::AuthenticatedMachine(_) => vec![self.machine()],
         }
     }
 
-    /// Removes the requests that wait for this look-up of an account, the oldest first.
-    pub(super) fn take_pending(&mut self, which: LookUp) -> Vec<(Connection, Box<Pending>)> {
-        let waits = |state: &Preauth| matches!(state, Preauth::AwaitsAccount(w, _) if *w == which);
-        let all = self.all.iter().filter(|(_, state)| waits(state));
-        let mut all: Vec<Connection> = all.map(|(c, _)| *c).collect();
-        all.sort_unstable();
-        let pending = |c| match self.all.remove(&c) {
-            Some(Preauth::AwaitsAccount(_, pending)) => Some((c, pending)),
-            _ => None,
-        };
-        all.into_iter().filter_map(pending).collect()
-    }
-
-    /// Whether a granted request waits for its account.
-    pub(super) fn has_pending(&self) -> bool {
-        let mut all = self.all.values();
-        all.any(|state| matches!(state, Preauth::AwaitsAccount(..)))
-    }
-
-    /// Returns a login that is under way. Under inetd there is one at most.
-    pub(super) fn login(&self) -> Option<LoginId> {
-        self.all.values().find_map(Preauth::login)
-    }
-
-    /// Returns the connections of a machine, without its logins.
-    pub(super) fn of_machine(&self, machine: Id) -> Vec<(Connection, IpAddr)> {
-        let all = self.all.iter();
-        all.filter_map(|(c, state)| Some((*c, state.comes_from(machine)?)))
-            .collect()
-    }
-
-    /// Notes that a peer has left, and returns what becomes of its request.
-    pub(super) fn departs(&mut self, c: Connection) -> Departure {
-        match self.all.get_mut(&c) {
-            // The gate will get the order.
-            None => Departure::Decided,
-            Some(Preauth::AtDoor(admission)) if admission.is_decided_without_peer() => {
-                admission.arrival.has_left = true;
-                Departure::GoesOn
-            }
-            Some(Preauth::LoggingIn(id)) => Departure::Login(*id),
-            Some(
-                Preauth::AtDoor(_)
-                | Preauth::Greeted(_)
-                | Preauth::AwaitsCommand(_)
-                | Preauth::AwaitsAccount(..),
-            ) => Departure::Ends,
+    /// Returns the host, if it has proved its cookie.
+    pub(super) fn host(&self) -> Option<&AuthenticatedHost> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => Some(p),
+            Self::LoginClaim(_) | Self::AuthenticatedMachine(_) => None,
         }
     }
 
-    // ---- names ----
-
-    /// Notes that a connection waits for its host's name until then.
-    pub(super) fn await_name(
-        &mut self,
-        c: Connection,
-        admission: Box<PendingAdmission>,
-        name: HostName,
-        until: Instant,
-    ) {
-        self.awaited.add(c, name, admission.arrival.peer, until);
-        self.all.insert(c, Preauth::AtDoor(admission));
-    }
-
-    /// Removes the one that must go on without its name, if too many wait.
-    pub(super) fn take_surplus(&mut self) -> Option<(Connection, Box<PendingAdmission>)> {
-        // Those that were evicted or excluded wait no longer.
-        let waits = |c| matches!(self.all.get(&c), Some(Preauth::AtDoor(v)) if v.awaits_name());
-        let surplus = self.awaited.take_surplus(waits)?;
-        self.take_awaited(surplus)
-    }
-
-    /// Removes those that wait for this name.
-    pub(super) fn take_named(
-        &mut self,
-        name: &HostName,
-    ) -> Vec<(Connection, Box<PendingAdmission>)> {
-        let all = self.awaited.take_named(name).into_iter();
-        all.filter_map(|c| self.take_awaited(c)).collect()
-    }
-
-    /// Removes those that have waited for a name long enough.
-    pub(super) fn take_overdue(
-        &mut self,
-        now: Instant,
-    ) -> Vec<(Connection, Box<PendingAdmission>)> {
-        let all = self.awaited.take_overdue(now).into_iter();
-        all.filter_map(|c| self.take_awaited(c)).collect()
-    }
-
-    fn take_awaited(&mut self, c: Connection) -> Option<(Connection, Box<PendingAdmission>)> {
-        match self.all.remove(&c) {
-            Some(Preauth::AtDoor(admission)) if admission.awaits_name() => Some((c, admission)),
-            // Its peer has left.
-            other => {
-                self.all.extend(other.map(|state| (c, state)));
-                None
-            }
+    /// Returns the calling user, as the client's machine reports it.
+    pub(super) fn caller(&self) -> &str {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.request().caller_user.as_str(),
+            Self::LoginClaim(c) => c.request().caller_user.as_str(),
+            Self::AuthenticatedMachine(n) => n.caller_user().as_str(),
         }
     }
 
-    /// Returns when the next of them has waited long enough.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.awaited.deadline()
-    }
-
-    // ---- prompts ----
-
-    /// Returns what makes room for one more prompt of the inner door.
-    pub(super) fn room_for_prompt(&self, from: IpAddr) -> RoomForPrompt {
-        let at_door = self.all.iter().filter_map(|(c, s)| match s {
-            Preauth::AtDoor(admission) => Some((*c, admission)),
-            Preauth::Greeted(_)
-            | Preauth::AwaitsCommand(_)
-            | Preauth::AwaitsAccount(..)
-            | Preauth::LoggingIn(_) => None,
-        });
-        let prompted: Vec<_> = at_door.filter(|(_, v)| v.is_prompted()).collect();
-        if prompted.len() < PROMPTED {
-            return RoomForPrompt::Free;
-        }
-        let of = |from: IpAddr| {
-            let source = Source::of(from);
-            let same = prompted
-                .iter()
-                .filter(|(_, v)| Source::of(v.arrival.peer) == source);
-            same.count()
-        };
-        let unanswered = prompted.iter().filter(|(_, v)| !v.has_answered());
-        let largest = unanswered.map(|(c, v)| {
-            let peer = v.arrival.peer;
-            (of(peer), std::cmp::Reverse(*c), peer)
-        });
-        match largest.max() {
-            Some((held, oldest, peer)) if held > of(from) => RoomForPrompt::Instead(oldest.0, peer),
-            _ => RoomForPrompt::Full,
+    pub(super) fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.message_2(payload),
+            Self::LoginClaim(c) => c.message_2(payload),
+            Self::AuthenticatedMachine(n) => n.message_2(payload),
         }
     }
 }
 
-/// Whether the inner door may prompt one more connection.
-pub(super) enum RoomForPrompt {
-    /// It may.
-    Free,
-    /// It may if this connection, of this peer, is evicted: the one that has waited longest of the
-    /// source that has the most. One that has answered is not.
-    Instead(Connection, IpAddr),
-    /// It may not.
-    Full,
+impl PendingAdmission {
+    /// Returns one that has come this far.
+    pub(super) fn new(arrival: Arrival, progress: Progress) -> Box<Self> {
+        Box::new(Self {
+            arrival,
+            progress,
+            ticket: None,
+        })
+    }
+
+    /// Returns the machines that an exclusion concerns.
+    pub(super) fn machines(&self) -> Vec<Id> {
+        match &self.progress {
+            Progress::Arrives(opened) => vec![Id::of(opened.machine())],
+            Progress::AwaitsName(admitted) => vec![Id::of(admitted.inner().machine())],
+            Progress::Authenticated(v)
+            | Progress::Prompted(v, ..)
+            | Progress::Registers(v, _)
+            | Progress::Registered(v, _) => v.machines(),
+        }
+    }
+
+    /// Whether its host's name is being resolved.
+    pub(super) const fn awaits_name(&self) -> bool {
+        matches!(self.progress, Progress::AwaitsName(_))
+    }
+
+    /// Whether it holds a prompt of the inner door.
+    pub(super) const fn is_prompted(&self) -> bool {
+        matches!(
+            self.progress,
+            Progress::Prompted(..) | Progress::Registers(..) | Progress::Registered(..)
+        )
+    }
+
+    /// Whether the decision is due from the registry, and nothing from the peer.
+    pub(super) const fn is_decided_without_peer(&self) -> bool {
+        !matches!(self.progress, Progress::Prompted(..))
+    }
+
+    /// Whether the user has answered the prompt.
+    pub(super) const fn has_answered(&self) -> bool {
+        matches!(
+            self.progress,
+            Progress::Registers(..) | Progress::Registered(..)
+        )
+    }
+
+    /// Whether it has proved nothing but possession of its key.
+    pub(super) fn is_unauthenticated(&self) -> bool {
+        match &self.progress {
+            Progress::Arrives(_) | Progress::AwaitsName(_) => true,
+            Progress::Authenticated(v)
+            | Progress::Prompted(v, ..)
+            | Progress::Registers(v, _)
+            | Progress::Registered(v, _) => v.host().is_none(),
+        }
+    }
 }

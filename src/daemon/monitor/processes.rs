@@ -1,7 +1,8 @@
 //! Gate and relay: started, configured, replaced when they die, and sent their orders.
 //!
 //! Runs in the monitor. Owns both processes, the listening sockets, and the sandbox that they
-//! enter. Must not decide about connections: whoever sends an order has.
+//! enter. Must not decide about connections: it
+//! sends the orders that the pipeline gives.
 
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -43,7 +44,7 @@ pub(super) struct Processes {
     listeners: Vec<TcpListener>,
     /// The gate has no connection, and gets no other.
     gate_is_empty: bool,
-    /// The gate was lost since the last [`Self::has_lost_gate`].
+    /// The gate was lost since the last [`Self::take_gate_loss`].
     has_lost_gate: bool,
 }
 
@@ -76,18 +77,23 @@ impl Processes {
         self.relay.channel().is_some()
     }
 
+    /// Whether there is a gate: without it, its connections are gone.
+    pub(super) const fn has_gate(&self) -> bool {
+        self.gate.channel().is_some()
+    }
+
     /// Whether the gate has no connection, and gets no other.
     pub(super) const fn gate_is_empty(&self) -> bool {
         self.gate_is_empty
     }
 
     /// Notes that the gate has no connection, and gets no other.
-    pub(super) const fn gate_has_emptied(&mut self) {
+    pub(super) const fn note_gate_empty(&mut self) {
         self.gate_is_empty = true;
     }
 
     /// Whether the gate was lost since the last call: its connections are gone.
-    pub(super) const fn has_lost_gate(&mut self) -> bool {
+    pub(super) const fn take_gate_loss(&mut self) -> bool {
         std::mem::replace(&mut self.has_lost_gate, false)
     }
 
@@ -114,17 +120,17 @@ impl Processes {
         session: &Session,
         fds: Vec<OwnedFd>,
     ) {
-        self.begin_relay(ground);
-        if !self.relay.send(session.encode(), fds) {
+        // Under inetd that may not have been done yet.
+        let is_sandboxed = self.relay.send_in(self.sandbox_config.as_ref()).is_ok();
+        if !is_sandboxed || !self.relay.send(session.encode(), fds) {
             self.lose(ground, Which::Relay, Instant::now());
         }
     }
 
-    /// Has the relay sandbox itself, unless that was done before: under inetd it waits for that.
-    pub(super) fn begin_relay(&mut self, ground: &mut Ground) {
-        if self.relay.send_in(self.sandbox_config.as_ref()).is_err() {
-            self.lose(ground, Which::Relay, Instant::now());
-        }
+    /// Has the relay sandbox itself, unless that was done before: under inetd it waits for that. If
+    /// it has died, its first session fails.
+    pub(super) fn prepare_relay(&mut self) {
+        let _ = self.relay.send_in(self.sandbox_config.as_ref());
     }
 
     /// Sends the gate its limits, which a reload may have changed.

@@ -270,7 +270,7 @@ impl Standalone {
     /// Handles a worker that is dead or must be killed: some of its questions fail
     /// ([`Unanswered::fail_some`]), and the others are asked again.
     ///
-    /// [`Unanswered::fail_some`]: super::registry_worker::Unanswered::fail_some
+    /// [`Unanswered::fail_some`]: worker::Unanswered::fail_some
     fn lost(
         &mut self,
         registry: &Registry,

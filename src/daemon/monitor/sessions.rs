@@ -37,7 +37,7 @@ use sweep::Sweep;
 /// Most messages of one session handled in one pass.
 const AT_ONCE: usize = 16;
 
-/// Information on a session, for the log.
+/// Information on a session: for the log, the list of sessions, the shares, and an exclusion.
 #[derive(Debug, Clone)]
 pub(super) struct SessionInfo {
     pub(super) host: String,
@@ -45,7 +45,7 @@ pub(super) struct SessionInfo {
     pub(super) peer: IpAddr,
     /// The calling user, as the host reports it.
     pub(super) caller: String,
-    /// `exec`, or `gui` and the application.
+    /// `exec`, `subsystem`, `enrol`, or `gui` and the application.
     pub(super) service: String,
     /// The machines that made the request.
     pub(super) machines: Vec<Id>,

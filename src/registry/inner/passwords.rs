@@ -255,7 +255,7 @@ impl Inner {
             None if password.is_empty() || password.len() > LONGEST => return Ok(None),
             None => Typed::Chosen(self.hash(password)?),
         };
-        // A wrong password costs no lock.
+        // A wrong password costs no lock, unless it is the first and the file has no salt yet.
         let is_known = self.look(id)?.0 == State::Authorized;
         if !is_known && !typed.is_one_of(self.0.passwords()?) {
             return Ok(None);

@@ -26,6 +26,7 @@ impl Logins {
     /// hangs it up and cleans up.
     pub(in super::super) fn hang_up(&mut self, ground: &mut Ground, id: LoginId) -> Option<Login> {
         let login = self.all.remove(&id)?;
+        self.have_changed = true;
         ground
             .unreaped
             .extend(login.worker.as_ref().map(|worker| worker.pid));
@@ -76,7 +77,7 @@ impl Logins {
         if let Some(begin) = left_open {
             self.close_pam_session(ground, peer, begin, Vec::new(), Instant::now());
         }
-        (!is_cleanup).then(|| self.counted(ground, denial))
+        (!is_cleanup).then(|| self.count_guess(ground, denial))
     }
 
     /// Refuses a login that PAM may not have decided yet. If PAM has an answer already, the login
@@ -97,12 +98,12 @@ impl Logins {
         // A login that makes room for another has no login slot any more.
         denial.guess.has_slot &= cause != Cause::Busy;
         login.conclude(ground.settings.login.check);
-        Some(self.counted(ground, denial))
+        Some(self.count_guess(ground, denial))
     }
 
     /// Notes a wrong guess. Its login slot and a PAM slot are held for the refusal interval.
     /// Otherwise their release would leak how long PAM took, which the delayed refusal hides.
-    pub(in super::super) fn counted(&mut self, ground: &Ground, denial: Denial) -> Denial {
+    pub(in super::super) fn count_guess(&mut self, ground: &Ground, denial: Denial) -> Denial {
         if denial.is_of_guess() {
             let interval = ground.settings.daemon.refusal_interval;
             self.has_failed(&denial.guess, interval, Instant::now());
@@ -112,13 +113,17 @@ impl Logins {
 
     /// Ends a login that PAM allowed after its peer had left. It opens no session, and holds login
     /// slot and PAM slot as long as a refused one.
-    pub(in super::super) fn part(&mut self, ground: &mut Ground, id: LoginId) -> Option<Departed> {
+    pub(in super::super) fn end_departed(
+        &mut self,
+        ground: &mut Ground,
+        id: LoginId,
+    ) -> Option<Departed> {
         let login = self.get(id)?;
         let words = "PAM accepted, but the peer disconnected before the answer";
         let denial = login.deny(Cause::Login, words);
         let peer = login.peer;
         self.hang_up(ground, id);
-        let denial = self.counted(ground, denial);
+        let denial = self.count_guess(ground, denial);
         Some(Departed { denial, peer })
     }
 
@@ -144,9 +149,9 @@ impl Logins {
         denial
     }
 
-    /// Returns whether a login goes on without its peer: if the peer has answered, to PAM's
-    /// verdict. An application that is being started is hung up once its worker reports that it
-    /// runs.
+    /// Notes that a login's peer has left. Returns whether the login goes on without it, and the
+    /// refusal if it ends. One whose peer has answered goes on to PAM's verdict. An application
+    /// that is being started is hung up once its worker reports that it runs.
     pub(in super::super) fn go_on_without_peer(
         &mut self,
         ground: &mut Ground,
@@ -165,7 +170,8 @@ impl Logins {
         }
     }
 
-    /// Ends all logins before the daemon stops. Workers outlive it to reach PAM's verdicts.
+    /// Ends the undecided logins before the daemon stops. Workers outlive it to reach PAM's
+    /// verdicts.
     pub(in super::super) fn leave(&mut self, ground: &mut Ground) -> Vec<Denial> {
         let words = "the daemon stops before PAM has decided";
         let undecided = self.all.iter().filter(|(_, l)| l.is_undecided());
@@ -178,6 +184,7 @@ impl Logins {
 
     /// Ends logins whose time is over, and kills detached applications whose grace is.
     pub(in super::super) fn expire(&mut self, ground: &mut Ground, now: Instant) -> Vec<Denial> {
+        self.have_changed = true;
         let mut denials = Vec::new();
         for (id, late) in self.late(now) {
             denials.extend(match late {

@@ -83,7 +83,8 @@ impl Login {
 }
 
 impl Logins {
-    /// Prompts the peer for PAM. Kills the worker if an unauthenticated peer has left.
+    /// Returns the prompt that PAM wants sent to the peer. Kills the worker if an unauthenticated
+    /// peer has left.
     ///
     /// # Errors
     /// The prompt fits no record.
@@ -135,9 +136,9 @@ impl Logins {
         &mut self,
         ground: &mut Ground,
         id: LoginId,
-        word: &WorkerToMonitor,
+        message: &WorkerToMonitor,
     ) {
-        match word {
+        match message {
             WorkerToMonitor::Ask(_) => {
                 if let Some(login) = self.get(id) {
                     // If it is dead, the end of its channel follows.

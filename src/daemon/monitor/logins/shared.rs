@@ -88,7 +88,8 @@ impl Shared {
     }
 
     /// Notes a wrong guess of a source, whose refusal is sent after this time.
-    pub(super) fn has_failed(&self, from: IpAddr, told_after: Duration) {
+    pub(super) fn has_failed(&mut self, from: IpAddr, told_after: Duration) {
+        self.forget_lost();
         if let Some(table) = &self.table {
             // A table that cannot be written limits nothing.
             let _ = table.has_failed(Source::of(from), told_after, locks::uptime());
@@ -108,8 +109,9 @@ impl Shared {
     }
 
     /// Whether a login slot is held.
-    pub(super) const fn has_slot(&self) -> bool {
-        self.slot.is_some()
+    pub(super) fn has_slot(&self) -> bool {
+        let is_lost = self.table.as_ref().is_some_and(|table| table.is_lost());
+        self.slot.is_some() && !is_lost
     }
 
     /// Returns when to try again for a PAM slot.

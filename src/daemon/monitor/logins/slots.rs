@@ -43,7 +43,8 @@ pub(in super::super) enum Room {
 impl Logins {
     /// Returns how many logins are undecided.
     pub(super) fn under_way(&self) -> usize {
-        self.all.values().filter(|l| l.is_under_way()).count()
+        let undecided = |l: &&Login| l.is_under_way() && !l.is_cleanup();
+        self.all.values().filter(undecided).count()
     }
 
     /// Returns whether one more login of this kind and source may begin, given this many slots.

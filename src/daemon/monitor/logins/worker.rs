@@ -66,15 +66,16 @@ impl Login {
     }
 }
 
-/// What a login's worker has said.
+/// What a login's worker does.
 pub(in super::super) enum WorkerEvent {
-    Says(WorkerToMonitor),
+    /// A message.
+    Message(WorkerToMonitor),
     /// It is gone.
     Ended,
 }
 
 impl Logins {
-    /// Returns what a login's worker says next. Kills a worker that says something else.
+    /// Returns what a login's worker does next. Kills a worker that sends anything else.
     pub(in super::super) fn next_event(
         &mut self,
         id: LoginId,
@@ -85,7 +86,7 @@ impl Logins {
             match login.channel().map(|c| c.receive(buffer)) {
                 Some(Ok(Incoming::Message(message, _))) => {
                     match WorkerToMonitor::decode(&message) {
-                        Some(word) => return Some(WorkerEvent::Says(word)),
+                        Some(message) => return Some(WorkerEvent::Message(message)),
                         None => self.kill(id),
                     }
                 }

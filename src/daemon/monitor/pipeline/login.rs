@@ -98,14 +98,17 @@ pub(super) fn begin(
     Ok(Step::Wait(Preauth::LoggingIn(parts.logins.add(login))))
 }
 
-/// Gives PAM slots to waiting logins while any are free. Called whenever a login begins to wait, and
-/// in each pass of the event loop, since many events free a slot.
+/// Gives PAM slots to waiting logins while any are free. Called whenever a login begins to wait,
+/// and in each pass of the event loop, since many events free a slot.
 pub(in crate::daemon::monitor) fn grant_pam_slots(parts: &mut Parts, now: Instant) {
+    if !parts.logins.have_changed() {
+        return;
+    }
     let login = &parts.ground.settings.login;
     let (most, check) = (login.checks, login.check);
     loop {
-        let registry = parts.ground.poll.registry();
-        match parts.logins.grant_pam_slot(registry, most, check, now) {
+        let poll = parts.ground.poll.registry();
+        match parts.logins.grant_pam_slot(poll, most, check, now) {
             None => break,
             Some((_, Ok(()))) => {}
             Some((id, Err(e))) => {
@@ -117,8 +120,10 @@ pub(in crate::daemon::monitor) fn grant_pam_slots(parts: &mut Parts, now: Instan
             }
         }
     }
-    if let Some((inetd, login)) = parts.inetd.as_mut().zip(parts.connections.login()) {
-        inetd.note_pam_slot(&mut parts.ground, parts.logins.is_queued(login));
+    if let Some(inetd) = &mut parts.inetd {
+        if let Some(login) = parts.connections.login() {
+            inetd.note_pam_slot(&mut parts.ground, parts.logins.is_queued(login));
+        }
     }
 }
 
@@ -150,7 +155,7 @@ pub(in crate::daemon::monitor) fn handle_worker(
     // Only until the login is refused: then its PAM slot is another's.
     while let Some(event) = parts.logins.next_event(id, buffer) {
         match event {
-            WorkerEvent::Says(word) => handle_message(parts, id, word, now),
+            WorkerEvent::Message(message) => handle_message(parts, id, message, now),
             WorkerEvent::Ended => {
                 worker_ended(parts, id, now);
                 break;
@@ -160,25 +165,25 @@ pub(in crate::daemon::monitor) fn handle_worker(
     grant_pam_slots(parts, now);
 }
 
-fn handle_message(parts: &mut Parts, id: LoginId, word: WorkerToMonitor, now: Instant) {
+fn handle_message(parts: &mut Parts, id: LoginId, message: WorkerToMonitor, now: Instant) {
     let ground = &mut parts.ground;
     let Some(login) = parts.logins.get(id) else {
         return;
     };
     if matches!(login.stage, Stage::Concluding) {
-        return parts.logins.handle_conclusion(ground, id, &word);
+        return parts.logins.handle_conclusion(ground, id, &message);
     }
     login.late = None;
-    if let (WorkerToMonitor::Known(_), Answered::Taken) = (&word, login.answers) {
+    if let (WorkerToMonitor::Known(_), Answered::Taken) = (&message, login.answers) {
         login.answers = Answered::Judged;
     }
-    let outcome = match (word, &login.stage) {
+    let outcome = match (message, &login.stage) {
         (WorkerToMonitor::Ask(_), Stage::Checking) if login.has_left => {
             let denial = parts.logins.end_unanswered(ground, id);
             return deny(parts, denial);
         }
         (WorkerToMonitor::Known(_), Stage::Checking) if login.has_left => {
-            return part(parts, id);
+            return end_departed(parts, id);
         }
         (WorkerToMonitor::Ask(texts), Stage::Checking) => prompt(parts, id, texts, now),
         (WorkerToMonitor::Known(known), Stage::Checking) => grant(parts, id, known, now),
@@ -375,8 +380,8 @@ fn hang_up_unreported(
 // ---- the end ----
 
 /// Ends a login that PAM allowed after its peer had left.
-fn part(parts: &mut Parts, id: LoginId) {
-    if let Some(departed) = parts.logins.part(&mut parts.ground, id) {
+fn end_departed(parts: &mut Parts, id: LoginId) {
+    if let Some(departed) = parts.logins.end_departed(&mut parts.ground, id) {
         let (denial, peer) = (departed.denial, departed.peer);
         let why = &denial.refusal.words;
         close_departed(parts, denial.connection, peer, why, &denial.checked);
@@ -444,7 +449,7 @@ fn worker_ended(parts: &mut Parts, id: LoginId, now: Instant) {
     };
     let user = &login.begin.user;
     log!(parts.ground.log, Error, "lost", process = "login", user);
-    let denial = denial.map(|denial| parts.logins.counted(&parts.ground, denial));
+    let denial = denial.map(|denial| parts.logins.count_guess(&parts.ground, denial));
     deny(parts, denial);
     if let Some(variables) = variables {
         let (ground, begin) = (&parts.ground, login.begin);

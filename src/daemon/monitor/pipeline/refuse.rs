@@ -135,8 +135,8 @@ fn do_dummy_work(parts: &mut Parts, is_work_done: bool) {
 pub(super) fn look_up_dummy(parts: &mut Parts, now: Instant) {
     let nobody = Question::Look(Id([0; 16]));
     // No connection waits for the answer.
-    let registry = parts.ground.poll.registry();
-    let _ = parts.registry.ask(registry, None, nobody, now);
+    let poll = parts.ground.poll.registry();
+    let _ = parts.registry.ask(poll, None, nobody, now);
 }
 
 /// Closes a connection without an answer: its peer did not speak the protocol.
@@ -167,7 +167,7 @@ pub(super) fn forget(parts: &mut Parts, c: Connection) {
 /// Handles a peer that has left. What it has sent for a decision is still decided; all else ends.
 pub(super) fn handle_left(parts: &mut Parts, c: Connection) {
     log!(parts.ground.log, Debug, "left", connection = c);
-    match parts.connections.departs(c) {
+    match parts.connections.note_departure(c) {
         Departure::Decided | Departure::GoesOn => return,
         Departure::Login(id) => {
             let (goes_on, denial) = parts.logins.go_on_without_peer(&mut parts.ground, id);

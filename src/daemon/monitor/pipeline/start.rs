@@ -1,5 +1,5 @@
-//! The last step: starts the job, accepts the connection, and gives both to the relay. Also of a
-//! registration, which gets an empty session.
+//! The last step of a command: starts the job, accepts the connection, and gives both to the relay.
+//! Also the last step of a registration, whose session is empty.
 //!
 //! Runs in the monitor. Must start nothing that was not granted.
 
@@ -97,7 +97,7 @@ pub(super) fn start(
     match parts.hand_over(handover, now) {
         Ok(()) => {
             log_start(&mut parts.ground.log, id, &granted, account);
-            parts.jobs.has_begun(&parts.ground, now);
+            parts.jobs.note_session(&parts.ground, now);
         }
         Err(e) => {
             let why = e.while_doing("a command was killed at once");

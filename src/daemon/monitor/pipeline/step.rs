@@ -7,7 +7,7 @@ use crate::daemon::monitor::reject::Reject;
 pub(super) enum Step {
     /// The connection waits in this state, which an event resumes.
     Wait(Preauth),
-    /// It waits already, or it is a session now, or its registration is complete.
+    /// It is a session now, or its registration is complete, or it is in the table already.
     Done,
 }
 

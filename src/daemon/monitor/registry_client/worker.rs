@@ -22,7 +22,7 @@ use crate::ipc::gate::Connection;
 use crate::ipc::watch::Watch;
 use crate::ipc::{Channel, Incoming};
 use crate::registry::asked::{Answer, MESSAGE, Question};
-use crate::registry::process as door;
+use crate::registry::process as registry_process;
 use crate::sys::oom::OomPriority;
 use crate::sys::process;
 
@@ -30,10 +30,12 @@ use crate::sys::process;
 /// fast disk.
 const STARTING: Duration = Duration::from_secs(120);
 
-/// How long a read of the registry may take: longer than a reader waits for a writer.
+/// How long a read of the registry may take. A reader waits for no lock: this is for a folder that
+/// hangs.
 const LOOKING: Duration = Duration::from_secs(8);
 
-/// The same for a write, which is queued behind others: `cos` waits 30 s for an answer.
+/// How long a write may take from its turn on: it waits up to 5 s for the lock, and `cos` waits 30
+/// s for an answer.
 pub(super) const WRITING: Duration = Duration::from_secs(20);
 
 /// How long the worker stays without questions.
@@ -90,8 +92,8 @@ impl Unanswered {
     /// asked again.
     ///
     /// If a look is late, all looks fail, since what delays one delays the others. The same applies
-    /// to writes. Of a kind that is not late, only the first fails, and only if it was asked before:
-    /// it may have ended the worker, while the others may have nothing to do with its end.
+    /// to writes. Of a kind that is not late, only the first fails, and only if it was asked
+    /// before: it may have ended the worker, while the others may have nothing to do with its end.
     pub(super) fn fail_some(&mut self, now: Instant) -> Vec<TicketAnswer> {
         let mut told = Vec::new();
         for kind in [&mut self.looks, &mut self.writes] {
@@ -147,7 +149,7 @@ impl RegistryWorker {
         worker.watch = watch;
         match worker
             .channel
-            .send(door::begin(settings, starts), Vec::new())
+            .send(registry_process::begin(settings, starts), Vec::new())
         {
             Ok(()) => Ok(worker),
             Err(e) => {
@@ -272,7 +274,7 @@ impl RegistryWorker {
         let (ticket, answer) = Answer::decode(&message).ok_or_else(wrong)?;
         // Only during the start, which has a time limit: the event loop would handle notes forever.
         let may_note = !self.began && self.watch.is_none();
-        if let (door::WITHOUT, Answer::Fault(why), true) = (ticket, &answer, may_note) {
+        if let (registry_process::WITHOUT, Answer::Fault(why), true) = (ticket, &answer, may_note) {
             self.without.push(Fault::new(why));
             return Ok(Some(Vec::new()));
         }
@@ -369,7 +371,7 @@ pub(super) mod tests {
         const TALKS: Duration = Duration::from_secs(5);
         let begun = Instant::now();
         let mut worker = forked(|mut channel| {
-            let note = Answer::Fault("x".into()).encode(door::WITHOUT);
+            let note = Answer::Fault("x".into()).encode(registry_process::WITHOUT);
             while begun.elapsed() < TALKS && channel.deliver(note.to_vec(), TALKS).is_ok() {}
         });
         assert!(worker.wait_for_the_beginning(begun + LIMIT).is_err());
@@ -383,7 +385,7 @@ pub(super) mod tests {
         let poll = mio::Poll::new().unwrap();
         let until = Instant::now() + STARTING;
         let mut worker = forked(|mut channel| {
-            let note = Answer::Fault("x".into()).encode(door::WITHOUT);
+            let note = Answer::Fault("x".into()).encode(registry_process::WITHOUT);
             channel.deliver(note.to_vec(), STARTING).unwrap();
         });
         let watch = Watch::new(

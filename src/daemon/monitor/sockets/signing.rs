@@ -7,11 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::accounts::Known;
 use super::super::event_source;
 use super::super::ground::Ground;
 use super::super::look_ups::LookUp;
-use super::super::names::Names;
+use super::super::names::{FoundUser, Names};
 use super::callers::{Callers, Terms};
 use crate::config::name::{HostName, UserName};
 use crate::fault::Fault;
@@ -99,8 +98,8 @@ impl Signer {
         let asked = Ask::decode(&message).map_err(|m| Fault::new(m.to_string()));
         let checked =
             check_number(uid).and_then(|()| match self.confined.is_some_and(|own| own == uid) {
-                // A compromised look-up process could otherwise request a signature and act on other
-                // hosts.
+                // A compromised look-up process could otherwise request a signature and act on
+                // other hosts.
                 true => Err(Fault::new(format!("user {uid} is the daemon's own"))),
                 false => Ok(()),
             });
@@ -121,13 +120,15 @@ impl Signer {
         now: Instant,
     ) {
         match names.find_uid(ground, uid, now) {
-            Some(Known::User(record)) => self.sign(ground, names, id, Some(&record.account), now),
-            Some(Known::Looking(which)) => {
+            Some(FoundUser::User(record)) => {
+                self.sign(ground, names, id, Some(&record.account), now)
+            }
+            Some(FoundUser::Looking(which)) => {
                 if let Some(caller) = self.callers.get(id) {
                     caller.state.look_up = Some(which);
                 }
             }
-            Some(Known::Busy(why)) => {
+            Some(FoundUser::Busy(why)) => {
                 let why = Fault::new(why).while_doing("looking the user up");
                 self.answer(ground, id, None, Err(why));
             }
