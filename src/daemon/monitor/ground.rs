@@ -86,7 +86,7 @@ impl Ground {
             "no-protection",
             process = process,
             protection = protection,
-            why = why
+            why
         );
     }
 

@@ -334,7 +334,7 @@ impl Guarding {
             Err(e) => {
                 let why = e.while_doing("the guard").to_string();
                 if self.failed(why.clone(), Instant::now()) {
-                    log!(ground.log, Error, "fault", why = why);
+                    log!(ground.log, Error, "fault", why);
                 }
                 if self.standby.is_some() {
                     self.start_standby(ground, groups);

@@ -3,8 +3,9 @@
 //!
 //! Runs in the monitor. Starts gate and relay side by side before it reads anything. The connection
 //! takes a slot among those of all monitors, by the gate's own rules, and is given to the gate as
-//! if the gate had accepted it. This component notes the gate's questions and the orders to it:
-//! they decide penalties, and when the slot is free.
+//! if the gate had accepted it. This component owns the connection until then, its slot, and the
+//! table. It notes the gate's questions and the orders to it, which decide penalties, and when the
+//! slot is free. Must not send the gate anything.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -165,7 +166,7 @@ impl InetdConnection {
         }
         self.slot = None;
         let words = "penalties and slots of other connections are not known";
-        log!(ground.log, Warning, "no-table", why = why, so = words);
+        log!(ground.log, Warning, "no-table", why, so = words);
     }
 
     /// Closes the connection, if the gate does not have it yet, and releases its slot.

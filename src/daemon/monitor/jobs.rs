@@ -83,7 +83,7 @@ impl Jobs {
         let why = format!(
             "limits.sessions is {wanted}, but the limit of open files allows {room}: raise it (LimitNOFILE=, ulimit -n)"
         );
-        log!(ground.log, Warning, "few-open-files", why = why);
+        log!(ground.log, Warning, "few-open-files", why);
     }
 
     // ---- start and end ----

@@ -84,7 +84,7 @@ impl Names {
                 let hosts = table.entries().len();
                 log!(ground.log, Info, "hostinfo", hosts = hosts);
                 for fault in table.faults() {
-                    log!(ground.log, Warning, "hostinfo", fault = fault);
+                    log!(ground.log, Warning, "hostinfo", fault);
                 }
             }
             Err(e) => log!(ground.log, Error, "hostinfo", fault = e),
@@ -235,7 +235,7 @@ impl Names {
             match event {
                 LookUpEvent::Ready(confined, is_first) => log_look_up(ground, confined, is_first),
                 LookUpEvent::Lost(why) => {
-                    log!(ground.log, Error, "lost", process = "lookup", why = why);
+                    log!(ground.log, Error, "lost", process = "lookup", why);
                 }
                 LookUpEvent::Found(which, Found::User(found)) => {
                     let record = found.as_ref().ok().and_then(Option::as_deref);

@@ -233,7 +233,7 @@ impl Processes {
             Some(Err(why)) => {
                 let name = self.child(which).name();
                 let why = why.while_doing("its sandbox");
-                log!(ground.log, Error, "lost", process = name, why = why);
+                log!(ground.log, Error, "lost", process = name, why);
             }
             None => {}
         }
@@ -333,7 +333,7 @@ impl Processes {
         }
         if is_unconfined {
             let why = "it died, or timed out, before its sandbox was ready";
-            log!(ground.log, Error, "lost", process = name, why = why);
+            log!(ground.log, Error, "lost", process = name, why);
         }
         if !ground.is_inetd && !ground.is_stopping {
             log!(ground.log, Error, "lost", process = name);

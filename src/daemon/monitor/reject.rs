@@ -1,5 +1,5 @@
 //! Why a connection is rejected, and what PAM had checked of its request by then. Runs in the
-//! monitor.
+//! monitor. Must not send anything: [`super::pipeline::refuse`] does.
 
 use std::net::IpAddr;
 use std::time::Instant;

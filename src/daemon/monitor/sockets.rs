@@ -1,6 +1,7 @@
 //! The local sockets: `run/sign` for users, `run/control` for the administrator.
 //!
 //! Runs in the monitor. Owns both sockets and their clients. The kernel reports each client's user.
+//! Must not block on a client.
 
 mod callers;
 pub(super) mod control;

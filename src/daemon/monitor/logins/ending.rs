@@ -1,6 +1,8 @@
 //! The early end of a login: refused, interrupted, abandoned by its peer, or overdue. Whatever was
 //! opened in PAM is closed on each of these paths: by the worker that opened it, or by a cleanup
-//! worker in its place. Runs in the monitor.
+//! worker in its place.
+//!
+//! Runs in the monitor. Must not refuse the connection itself: it returns the refusal.
 
 use std::ffi::CString;
 use std::net::IpAddr;

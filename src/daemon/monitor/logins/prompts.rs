@@ -1,5 +1,5 @@
 //! PAM's prompts in a login, the peer's answers, and the acceptance of the peer. Runs in the
-//! monitor.
+//! monitor. Must not send the gate anything: it returns what is to be sent.
 
 use std::os::fd::AsFd;
 use std::time::Instant;

@@ -101,9 +101,9 @@ pub(super) fn close_departed(
         parts.ground.log,
         Warning,
         "closed",
-        peer = peer,
+        peer,
         cause = Complaint::Left.name(),
-        why = why
+        why
     );
     let price = sources::price(Complaint::Left, &parts.ground.gate_limits());
     match (c, secret::random().map(Reference)) {
@@ -148,7 +148,7 @@ pub(super) fn close(parts: &mut Parts, c: Connection, why: &str, peer: Option<Ip
         "closed",
         peer = shown_peer(peer),
         cause = "malformed",
-        why = why
+        why
     );
     parts.order(&Order::Close(c));
 }

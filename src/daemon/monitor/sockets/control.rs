@@ -1,9 +1,9 @@
-//! The administrator's socket, `run/control`: lists the sessions, and hangs one up.
+//! The administrator's socket, `run/control`: list the sessions, hang one up, hang up a machine.
 //!
-//! Runs in the monitor. Passes on what an administrator asks for, and does nothing of it itself. A
-//! session's thread in the relay knows how many bytes it has passed on, and
-//! is asked for that. A session whose thread does not answer in time is listed without these
-//! counts.
+//! Runs in the monitor. Owns the administrators' requests and answers them. Must not carry out a
+//! request itself: the event loop does. A session's thread in the relay knows how many bytes it has
+//! passed on, and is asked for that. A session whose thread does not answer in time is listed without
+//! these counts.
 
 use std::time::{Duration, Instant};
 
