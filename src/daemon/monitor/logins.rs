@@ -12,6 +12,7 @@ mod prompts;
 mod shared;
 mod slots;
 mod times;
+mod transitions;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,8 +44,10 @@ use detached::Leftover;
 pub(super) use guesses::Denial;
 use guesses::Failed;
 use shared::Shared;
-pub(super) use slots::{Room, Slot};
-pub(super) use times::Late;
+pub(super) use slots::Room;
+use slots::Slot;
+use times::Late;
+pub(super) use transitions::{Launched, LoginEvent};
 use worker::Worker;
 pub(super) use worker::WorkerEvent;
 
@@ -63,7 +66,7 @@ pub(super) enum LoginSubject {
 }
 
 /// The stage of a login.
-pub(super) enum Stage {
+enum Stage {
     /// Waits for a PAM slot, to send its worker this order.
     Queued(Order),
     /// PAM works.
@@ -87,7 +90,7 @@ pub(super) enum Stage {
 
 /// How far PAM has got with the peer's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answered {
+enum Answered {
     /// The peer has given none.
     Nothing,
     /// The peer has given one, which waits for a PAM slot.
@@ -101,36 +104,36 @@ pub(super) enum Answered {
 /// One login.
 pub(super) struct Login {
     /// The gate's connection, until it is accepted or refused.
-    pub(super) connection: Option<Connection>,
-    pub(super) peer: IpAddr,
+    connection: Option<Connection>,
+    peer: IpAddr,
     slot: Slot,
     /// The user and the request, for the log.
-    pub(super) asks: String,
+    asks: String,
     /// The machines that made the request.
     machines: Vec<Id>,
     /// What the user is shown on acceptance, besides PAM's messages.
-    pub(super) welcome: Vec<Text>,
+    welcome: Vec<Text>,
     /// The applicant, until PAM has decided.
-    pub(super) who: Option<LoginSubject>,
-    pub(super) socket: Option<OwnedFd>,
+    who: Option<LoginSubject>,
+    socket: Option<OwnedFd>,
     /// The conversation, once message 2 is sent.
-    pub(super) conversation: Option<Box<Conversation>>,
-    pub(super) stage: Stage,
+    conversation: Option<Box<Conversation>>,
+    stage: Stage,
     /// Deadline of the whole login.
-    pub(super) until: Instant,
+    until: Instant,
     /// Deadline of the worker's next message.
-    pub(super) late: Option<Instant>,
+    late: Option<Instant>,
     /// When its request or its last answers came.
-    pub(super) asked: Instant,
+    asked: Instant,
     /// When it last got a PAM slot.
-    pub(super) begun: Option<Instant>,
+    begun: Option<Instant>,
     /// How far PAM has got with the peer's answers.
-    pub(super) answers: Answered,
+    answers: Answered,
     /// Whether its peer has left and must not be prompted or served any more.
-    pub(super) has_left: bool,
-    pub(super) begin: Begin,
+    has_left: bool,
+    begin: Begin,
     /// Set for a detached application.
-    pub(super) detached: Option<Detached>,
+    detached: Option<Detached>,
     worker: Option<Worker>,
 }
 
@@ -192,6 +195,20 @@ impl Login {
         }
     }
 
+    /// Adds a conversation that has begun, and what the user is shown on acceptance.
+    pub(super) fn with(self, conversation: Option<Box<Conversation>>, welcome: Vec<Text>) -> Self {
+        Self {
+            conversation,
+            welcome,
+            ..self
+        }
+    }
+
+    /// Returns the peer's address.
+    pub(super) const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// Whether its worker only closes the PAM session of another.
     pub(super) const fn is_cleanup(&self) -> bool {
         matches!(self.slot, Slot::CleanupWorker)
@@ -202,8 +219,7 @@ impl Login {
         matches!(self.who, Some(LoginSubject::LoginClaim(_)))
     }
 
-    /// Starts the application that was granted.
-    pub(super) fn launch(&mut self, launch: Launch, fds: [OwnedFd; 3]) -> bool {
+    fn send_launch(&mut self, launch: Launch, fds: [OwnedFd; 3]) -> bool {
         self.tell(&Order::Launch(launch), fds.into())
     }
 

@@ -130,6 +130,13 @@ impl Parts {
         sessions.share_exceeded(holders, &shares, detached)
     }
 
+    /// Ends a session that has no process: its client learns that it has succeeded.
+    pub(super) fn end_without_process(&mut self, session: u64, now: Instant) {
+        let sessions = self.jobs.sessions_mut();
+        let finished = sessions.told(session, End::Exited(0), now);
+        self.session_ended(finished);
+    }
+
     /// Logs the end of a session, and has the login worker that kept its leader reap it.
     pub(super) fn session_ended(&mut self, finished: Option<Finished>) {
         let Some(f) = finished.filter(|f| !f.goes_on) else {

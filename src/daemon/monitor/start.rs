@@ -365,8 +365,9 @@ fn announce(monitor: &mut Monitor, ready: Option<OwnedFd>) -> Result<(), Fault> 
     } = &mut monitor.parts;
     for listener in processes.listeners() {
         let address = listener.local_addr()?;
-        let words = format_args!("listening on {address}");
-        ground.log.line(Level::Info, words);
+        ground
+            .log
+            .line(Level::Info, format_args!("listening on {address}"));
     }
     if let Some(ready) = ready {
         let _ = nix::unistd::write(&ready, &[1]);

@@ -10,14 +10,14 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use super::refuse::{LEFT, close_departed, deny, interrupt};
-use super::start::{linger, nothing};
+use super::start::{closed_pipes, linger};
 use super::step::{Outcome, Step};
 use crate::auth::LoginClaim;
 use crate::auth::policy::{self, Caller, Granted, Gui};
 use crate::config::name::UserName;
 use crate::daemon::monitor::conversation::Conversation;
 use crate::daemon::monitor::logins::{
-    Answered, Detached, Login, LoginId, LoginSubject, MADE_ROOM, Room, Stage, WorkerEvent,
+    Detached, Launched, Login, LoginEvent, LoginId, LoginSubject, MADE_ROOM, Room, WorkerEvent,
 };
 use crate::daemon::monitor::parts::{Handover, Parts};
 use crate::daemon::monitor::preauth::Preauth;
@@ -93,8 +93,8 @@ pub(super) fn begin(
     let user = &begin.user;
     log!(parts.ground.log, Debug, "login", connection, user);
     let until = now + parts.ground.settings.login.time;
-    let mut login = Login::new(connection, peer, who, socket, begin, asks, until);
-    (login.conversation, login.welcome) = (conversation, welcome);
+    let login = Login::new(connection, peer, who, socket, begin, asks, until);
+    let login = login.with(conversation, welcome);
     Ok(Step::Wait(Preauth::LoggingIn(parts.logins.add(login))))
 }
 
@@ -166,51 +166,29 @@ pub(in crate::daemon::monitor) fn handle_worker(
 }
 
 fn handle_message(parts: &mut Parts, id: LoginId, message: WorkerToMonitor, now: Instant) {
-    let ground = &mut parts.ground;
-    let Some(login) = parts.logins.get(id) else {
-        return;
-    };
-    if matches!(login.stage, Stage::Concluding) {
-        return parts.logins.handle_conclusion(ground, id, &message);
-    }
-    login.late = None;
-    if let (WorkerToMonitor::Known(_), Answered::Taken) = (&message, login.answers) {
-        login.answers = Answered::Judged;
-    }
-    let outcome = match (message, &login.stage) {
-        (WorkerToMonitor::Ask(_), Stage::Checking) if login.has_left => {
-            let denial = parts.logins.end_unanswered(ground, id);
-            return deny(parts, denial);
-        }
-        (WorkerToMonitor::Known(_), Stage::Checking) if login.has_left => {
-            return end_departed(parts, id);
-        }
-        (WorkerToMonitor::Ask(texts), Stage::Checking) => prompt(parts, id, texts, now),
-        (WorkerToMonitor::Known(known), Stage::Checking) => grant(parts, id, known, now),
-        (WorkerToMonitor::Running(started), Stage::Launching(..)) => {
-            accept(parts, id, started, now);
+    let event = parts.logins.handle_message(&mut parts.ground, id, message);
+    let outcome = match event {
+        LoginEvent::Nothing => Ok(()),
+        LoginEvent::Prompt(texts) => prompt(parts, id, texts, now),
+        LoginEvent::Authenticated(known) => grant(parts, id, known, now),
+        LoginEvent::Runs(started) => {
+            accept(parts, id, &started, now);
             Ok(())
         }
-        (WorkerToMonitor::Exited(n), _) => {
-            return application_ended(parts, id, End::Exited(n), now);
+        LoginEvent::ApplicationEnded(end) => {
+            application_ended(parts, id, end, now);
+            Ok(())
         }
-        (WorkerToMonitor::Killed(n), _) => {
-            return application_ended(parts, id, End::Killed(n), now);
+        LoginEvent::Denied(denial) => {
+            deny(parts, denial);
+            Ok(())
         }
-        (WorkerToMonitor::Refused(code, words), Stage::Checking | Stage::Launching(..)) => {
-            let words = format!("PAM: {words} ({code})");
-            let denial = parts.logins.refuse(ground, id, Cause::Login, &words);
-            return deny(parts, denial);
+        LoginEvent::Departed(departed) => {
+            let (denial, peer) = (departed.denial, departed.peer);
+            let why = &denial.refusal.words;
+            close_departed(parts, denial.connection, peer, why, &denial.checked);
+            Ok(())
         }
-        (WorkerToMonitor::Failed(words), Stage::Checking) => {
-            let denial = parts.logins.refuse(ground, id, Cause::Pam, &words);
-            return deny(parts, denial);
-        }
-        (WorkerToMonitor::Failed(words), Stage::Launching(..)) => {
-            let denial = parts.logins.refuse(ground, id, Cause::System, &words);
-            return deny(parts, denial);
-        }
-        _ => return parts.logins.kill(id),
     };
     match outcome {
         Ok(()) => {}
@@ -232,7 +210,7 @@ fn prompt(parts: &mut Parts, id: LoginId, texts: Vec<Text>, now: Instant) -> Res
 
 /// Decides whether the authenticated user may start the requested application.
 fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(), Reject> {
-    let holders = match parts.logins.get(id).and_then(|login| login.who.as_ref()) {
+    let holders = match parts.logins.get(id).and_then(|login| login.subject()) {
         Some(LoginSubject::Host(host, _)) => Holder::of(host.inner()),
         Some(LoginSubject::LoginClaim(_)) => vec![Holder::User(known.account.name.clone())],
         None => Vec::new(),
@@ -242,16 +220,16 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
     let Some(login) = parts.logins.get(id) else {
         return Ok(());
     };
-    let peer = login.peer;
+    let peer = login.peer();
     if let Some(why) = cannot {
         return Err(Refusal::new(Cause::Busy, why).of(peer).into());
     }
-    let caller = match login.who.take() {
+    let caller = match login.take_subject() {
         Some(LoginSubject::LoginClaim(login_claim)) => {
             Caller::AuthenticatedUser(Box::new(LoginClaim::believed(login_claim, known.account)))
         }
         Some(LoginSubject::Host(host, _)) => {
-            let account = same_user(&login.begin, known.account)?;
+            let account = same_user(login.user(), known.account)?;
             policy::check_account(host.inner(), &account).map_err(|r| r.of(peer))?;
             Caller::Host(host, account)
         }
@@ -262,8 +240,6 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
     };
     let granted = policy::grant_application(caller, &known.groups, &settings.gui, serves)
         .map_err(|r| r.of(peer))?;
-    // A PAM module may have changed the user; the session is that user's.
-    login.begin.user.clone_from(&granted.to().account().name);
     let application = gui::prepare(&granted, &settings.exec.path)?;
     let detach = granted.service().detach;
     let streams = gui::Streams::new(detach)?;
@@ -275,9 +251,8 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
         becomes_user: serves.is_none(),
         detach,
     };
-    login.late = Some(now + settings.login.check);
-    login.stage = Stage::Launching(Box::new(granted), streams.ours);
-    if login.launch(launch, streams.its) {
+    let until = now + settings.login.check;
+    if login.launch(granted, launch, streams, until) {
         Ok(())
     } else {
         let died = Refusal::new(Cause::System, "the login worker died");
@@ -286,27 +261,29 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
 }
 
 /// Accepts the connection of an application that runs, and gives it to the relay.
-fn accept(parts: &mut Parts, id: LoginId, started: Started, now: Instant) {
+fn accept(parts: &mut Parts, id: LoginId, started: &Started, now: Instant) {
     let Some(login) = parts.logins.get(id) else {
         return;
     };
-    let stage = std::mem::replace(&mut login.stage, Stage::Over);
-    let Stage::Launching(mut granted, streams) = stage else {
+    let Some(launched) = login.take_launched() else {
         return;
     };
+    let Launched {
+        mut granted,
+        streams,
+        connection,
+        socket,
+    } = launched;
     parts.jobs.protect_soon(now);
     let pid = Pid::from_raw(started.pid);
     let detach = granted.service().detach;
     let session = parts.jobs.sessions_mut().number();
-    login.stage = if detach {
-        login.detached = Some(Detached::new(session, info(&granted), Some(pid)));
-        Stage::Detached(pid, started.variables)
+    if detach {
+        login.detach(Detached::new(session, info(&granted), Some(pid)), started);
     } else {
-        Stage::Running(session, started.variables)
-    };
-    let accepted = login.accept(&mut granted, started.texts);
-    let (connection, socket) = (login.connection.take(), login.socket.take());
-    let socket = socket.filter(|_| !login.has_left);
+        login.run(session, started);
+    }
+    let accepted = login.accept(&mut granted, started.texts.clone());
     log_start(&mut parts.ground.log, session, &granted);
     let info = info(&granted);
     if let Some(connection) = connection {
@@ -335,7 +312,7 @@ fn accept(parts: &mut Parts, id: LoginId, started: Started, now: Instant) {
                 id: session,
                 info: info.clone(),
                 leader,
-                streams: streams.map_or_else(nothing, Ok)?,
+                streams: streams.map_or_else(closed_pipes, Ok)?,
                 socket,
                 channel: Channel::pair()?,
                 session: Session {
@@ -354,11 +331,7 @@ fn accept(parts: &mut Parts, id: LoginId, started: Started, now: Instant) {
                 hang_up_unreported(parts, id, session, info, "cut", now);
             }
         }
-        Ok(()) if detach => {
-            let sessions = parts.jobs.sessions_mut();
-            let finished = sessions.told(session, End::Exited(0), now);
-            parts.session_ended(finished);
-        }
+        Ok(()) if detach => parts.end_without_process(session, now),
         Ok(()) => {}
     }
 }
@@ -379,84 +352,35 @@ fn hang_up_unreported(
 
 // ---- the end ----
 
-/// Ends a login that PAM allowed after its peer had left.
-fn end_departed(parts: &mut Parts, id: LoginId) {
-    if let Some(departed) = parts.logins.end_departed(&mut parts.ground, id) {
-        let (denial, peer) = (departed.denial, departed.peer);
-        let why = &denial.refusal.words;
-        close_departed(parts, denial.connection, peer, why, &denial.checked);
-    }
-}
-
 /// Handles the end of an application, which its worker waits to reap.
 fn application_ended(parts: &mut Parts, id: LoginId, end: End, now: Instant) {
-    let Some(login) = parts.logins.get(id) else {
+    let check = parts.ground.settings.login.check;
+    let (session, detached) = parts.logins.application_ended(id, &end, check, now);
+    parts.session_ended(detached);
+    let Some(session) = session else {
         return;
     };
-    let check = parts.ground.settings.login.check;
-    let stage = std::mem::replace(&mut login.stage, Stage::Over);
-    if let Stage::Running(session, variables) = stage {
-        login.stage = Stage::Ended(session, variables);
-        let finished = parts.jobs.sessions_mut().told(session, end, now);
-        parts.session_ended(finished);
-        // Otherwise when the session is over: until then only its leader reserves the group's
-        // number.
-        if parts.jobs.sessions().may_be_reaped(session) {
-            parts.logins.session_is_over(session, check);
-        }
-    } else {
-        let mut detached = login.detached.take();
-        login.close(check);
-        if let (Stage::Detached(pid, _), Some(detached)) = (stage, &mut detached) {
-            parts.logins.detached_ended(pid, detached);
-        }
-        parts.session_ended(detached.map(|a| a.finished("detached", Some(end), now)));
+    let finished = parts.jobs.sessions_mut().told(session, end, now);
+    parts.session_ended(finished);
+    // Otherwise when the session is over: until then only its leader reserves the group's number.
+    if parts.jobs.sessions().may_be_reaped(session) {
+        parts.logins.session_is_over(session, check);
     }
 }
 
-/// Handles the end of a worker. A worker that died leaves a PAM session open, which a cleanup
-/// worker closes, and an application, which is hung up.
+/// Handles the end of a worker: hangs up what it leaves, and refuses its peer.
 fn worker_ended(parts: &mut Parts, id: LoginId, now: Instant) {
-    let Some(mut login) = parts.logins.hang_up(&mut parts.ground, id) else {
+    let Some(orphaned) = parts.logins.worker_ended(&mut parts.ground, id, now) else {
         return;
     };
-    parts.ground.reap();
-    if login.is_cleanup() {
-        return;
+    parts.session_ended(orphaned.detached);
+    if let Some(session) = orphaned.session {
+        let kill_after = parts.ground.kill_after();
+        let sessions = parts.jobs.sessions_mut();
+        let finished = sessions.orphaned(session, kill_after, now);
+        parts.session_ended(finished);
     }
-    let words = "the login worker died";
-    let denial = login.is_under_way().then(|| login.deny(Cause::Pam, words));
-    let kill_after = parts.ground.kill_after();
-    let variables = match std::mem::replace(&mut login.stage, Stage::Over) {
-        Stage::Over => return,
-        // Init reaps the leader that it has kept unreaped.
-        Stage::Ended(_, variables) => Some(variables),
-        Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) | Stage::Concluding => None,
-        Stage::Launching(..) => Some(Vec::new()),
-        Stage::Detached(pid, variables) => {
-            if let Some(detached) = login.detached.take() {
-                let finished = parts.logins.orphaned(pid, detached, now + kill_after, now);
-                parts.session_ended(Some(finished));
-            }
-            Some(variables)
-        }
-        Stage::Running(session, variables) => {
-            let sessions = parts.jobs.sessions_mut();
-            let finished = sessions.orphaned(session, kill_after, now);
-            parts.session_ended(finished);
-            Some(variables)
-        }
-    };
-    let user = &login.begin.user;
-    log!(parts.ground.log, Error, "lost", process = "login", user);
-    let denial = denial.map(|denial| parts.logins.count_guess(&parts.ground, denial));
-    deny(parts, denial);
-    if let Some(variables) = variables {
-        let (ground, begin) = (&parts.ground, login.begin);
-        parts
-            .logins
-            .close_pam_session(ground, login.peer, begin, variables, now);
-    }
+    deny(parts, orphaned.denial);
 }
 
 fn log_start(log: &mut Log, session: u64, granted: &Granted<Gui, Caller>) {
@@ -490,13 +414,10 @@ fn asks(user: &UserName, command: &Command) -> String {
 }
 
 /// Checks that a host's user is the requested one, whatever a PAM module changed.
-fn same_user(begin: &Begin, account: Account) -> Result<Account, Refusal> {
-    if account.name == begin.user {
+fn same_user(user: &str, account: Account) -> Result<Account, Refusal> {
+    if account.name == user {
         return Ok(account);
     }
-    let words = format!(
-        "PAM changed the user to {} from {}",
-        account.name, begin.user
-    );
+    let words = format!("PAM changed the user to {} from {user}", account.name);
     Err(Refusal::new(Cause::User, words))
 }

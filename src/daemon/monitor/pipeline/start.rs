@@ -29,7 +29,6 @@ use crate::protocol::answer::Answer;
 use crate::protocol::limits;
 use crate::protocol::prompt::Text;
 use crate::protocol::request::{ENROL, EXEC, Request};
-use crate::protocol::stream::End;
 use crate::refusal::{Cause, Refusal};
 use crate::registry::{Id, Known, Machine};
 use crate::sys::account::{Account, UserRecord};
@@ -165,7 +164,7 @@ pub(super) fn accept_registration(
     let answer = socket::send_now(socket.as_fd(), answer);
     parts.order(&Order::Taken(connection));
     let windows = parts.ground.windows();
-    let handed = nothing().and_then(|streams| {
+    let handed = closed_pipes().and_then(|streams| {
         let handover = Handover {
             id: session,
             info: SessionInfo {
@@ -193,9 +192,7 @@ pub(super) fn accept_registration(
     });
     match handed {
         Ok(()) => {
-            let sessions = parts.jobs.sessions_mut();
-            let finished = sessions.told(session, End::Exited(0), now);
-            parts.session_ended(finished);
+            parts.end_without_process(session, now);
         }
         Err(e) => log!(parts.ground.log, Error, "fault", why = e),
     }
@@ -217,7 +214,7 @@ pub(super) fn linger(ground: &Ground, host: Option<&Entry>, request: &Request) -
 }
 
 /// Returns pipes whose other ends are closed: nothing to read, and no reader.
-pub(super) fn nothing() -> Result<[OwnedFd; 3], Fault> {
+pub(super) fn closed_pipes() -> Result<[OwnedFd; 3], Fault> {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let (_, stdin) = pipe2(flags)?;
     let (stdout, _) = pipe2(flags)?;
