@@ -1,4 +1,7 @@
 //! The terminal, where the client and `cosadm` ask the user for input.
+//!
+//! Runs in both. Owns the terminal's settings while it asks. Must not leave the echo off, whatever
+//! ends the question.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -68,8 +71,8 @@ impl Terminal {
 
     /// Shows the prompt and reads a line with echo.
     ///
-    /// # Errors As [`Self::line`]; or `host`, a connection, becomes readable first: the host no
-    /// longer waits.
+    /// # Errors
+    /// As [`Self::line`]; or `host`, a connection, becomes readable first: the host no longer waits.
     pub fn ask(&mut self, prompt: &str, host: BorrowedFd<'_>) -> io::Result<Zeroizing<Vec<u8>>> {
         self.tell(prompt)?;
         // Unlike reading, poll(2) does not stop a process in the background.

@@ -41,12 +41,11 @@ impl Caught {
     pub fn of(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let before = SigSet::thread_get_mask()?;
         let caught: SigSet = signals.into_iter().filter(|s| !is_ignored(*s)).collect();
-        caught.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self {
-            descriptor: SignalFd::with_flags(&caught, flags)?,
-            before,
-        })
+        // First, so that no signal stays blocked if it fails.
+        let descriptor = SignalFd::with_flags(&caught, flags)?;
+        caught.thread_block()?;
+        Ok(Self { descriptor, before })
     }
 
     /// Catches the signals that would end or stop this program, except those of its own faults.
