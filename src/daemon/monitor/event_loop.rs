@@ -186,7 +186,7 @@ impl Monitor {
             let Some(question) = Question::decode(&message) else {
                 return parts.processes.lose(ground, Which::Gate, now);
             };
-            if !parts.may_go_on(&question) {
+            if !parts.note_question(&question) {
                 continue;
             }
             let is_postponed = parts.is_postponed(&question);
@@ -540,7 +540,7 @@ fn resume_postponed(parts: &mut Parts, now: Instant) {
     if let Some((message, fds)) = postponed.filter(|_| parts.connections.len() > 0) {
         if let Some(question) = Question::decode(&message) {
             // A connection that was evicted in the meantime is closed here.
-            if parts.may_go_on(&question) {
+            if parts.note_question(&question) {
                 pipeline::handle_question(parts, &question, fds, now);
             }
         }

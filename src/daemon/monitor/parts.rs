@@ -1,7 +1,8 @@
 //! The components that the steps of a connection work with.
 //!
 //! Runs in the monitor. Each component owns its state; what is here touches more than one of them,
-//! and is needed by more than one step. Must not decide about a connection.
+//! and is needed by more than one step. Decides only whether the limits allow one more job, and,
+//! under inetd, whether the connection keeps its slot. Must not decide what comes next for it.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -202,8 +203,9 @@ impl Parts {
         }
     }
 
-    /// Whether a question of the gate is answered: not if the connection was evicted before.
-    pub(super) fn may_go_on(&mut self, question: &Question<'_>) -> bool {
+    /// Notes a question of the gate, which under inetd may concern the connection's slot. `false`:
+    /// another monitor has evicted the connection, which is closed now.
+    pub(super) fn note_question(&mut self, question: &Question<'_>) -> bool {
         let Some(inetd) = &mut self.inetd else {
             return true;
         };

@@ -3,6 +3,7 @@
 //! Runs in the monitor. Must not decide what comes next: each method returns what concerns the
 //! pipeline.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::ending::Departed;
 use super::{Answered, Denial, Detached, Login, LoginId, LoginSubject, Logins, Stage};
 use crate::auth::policy::{Caller, Granted, Gui};
 use crate::ipc::gate::Connection;
-use crate::ipc::login::{Begin, Known, Launch, Started, WorkerToMonitor};
+use crate::ipc::login::{Known, Launch, Started, WorkerToMonitor};
 use crate::log::log;
 use crate::protocol::prompt::Text;
 use crate::protocol::stream::End;
@@ -61,12 +62,12 @@ pub(in super::super) struct Orphaned {
 }
 
 impl Login {
-    /// Returns the user and the request, for the log.
+    /// Returns the user's name, as requested or as PAM has changed it.
     pub(in super::super) fn user(&self) -> &str {
         &self.begin.user
     }
 
-    /// Returns who logs in, until that was taken.
+    /// Returns who logs in, until PAM has decided.
     pub(in super::super) const fn subject(&self) -> Option<&LoginSubject> {
         self.who.as_ref()
     }
@@ -107,15 +108,20 @@ impl Login {
         })
     }
 
-    /// Notes that the application runs in this session.
-    pub(in super::super) fn run(&mut self, session: u64, started: &Started) {
-        self.stage = Stage::Running(session, started.variables.clone());
+    /// Notes that the application runs in this session, with PAM's variables.
+    pub(in super::super) fn run(&mut self, session: u64, variables: Vec<CString>) {
+        self.stage = Stage::Running(session, variables);
     }
 
     /// Notes that the application runs detached.
-    pub(in super::super) fn detach(&mut self, detached: Detached, started: &Started) {
+    pub(in super::super) fn detach(
+        &mut self,
+        detached: Detached,
+        leader: Pid,
+        variables: Vec<CString>,
+    ) {
         self.detached = Some(detached);
-        self.stage = Stage::Detached(Pid::from_raw(started.pid), started.variables.clone());
+        self.stage = Stage::Detached(leader, variables);
     }
 }
 
@@ -230,8 +236,7 @@ impl Logins {
         let user = &login.begin.user;
         log!(ground.log, Error, "lost", process = "login", user);
         if let Some(variables) = variables {
-            let begin: Begin = login.begin;
-            self.close_pam_session(ground, login.peer, begin, variables, now);
+            self.close_pam_session(ground, login.peer, login.begin, variables, now);
         }
         Some(Orphaned {
             denial: denial.map(|denial| self.count_guess(ground, denial)),

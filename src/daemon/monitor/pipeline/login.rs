@@ -172,7 +172,7 @@ fn handle_message(parts: &mut Parts, id: LoginId, message: WorkerToMonitor, now:
         LoginEvent::Prompt(texts) => prompt(parts, id, texts, now),
         LoginEvent::Authenticated(known) => grant(parts, id, known, now),
         LoginEvent::Runs(started) => {
-            accept(parts, id, &started, now);
+            accept(parts, id, started, now);
             Ok(())
         }
         LoginEvent::ApplicationEnded(end) => {
@@ -261,7 +261,7 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
 }
 
 /// Accepts the connection of an application that runs, and gives it to the relay.
-fn accept(parts: &mut Parts, id: LoginId, started: &Started, now: Instant) {
+fn accept(parts: &mut Parts, id: LoginId, started: Started, now: Instant) {
     let Some(login) = parts.logins.get(id) else {
         return;
     };
@@ -278,14 +278,15 @@ fn accept(parts: &mut Parts, id: LoginId, started: &Started, now: Instant) {
     let pid = Pid::from_raw(started.pid);
     let detach = granted.service().detach;
     let session = parts.jobs.sessions_mut().number();
-    if detach {
-        login.detach(Detached::new(session, info(&granted), Some(pid)), started);
-    } else {
-        login.run(session, started);
-    }
-    let accepted = login.accept(&mut granted, started.texts.clone());
-    log_start(&mut parts.ground.log, session, &granted);
     let info = info(&granted);
+    if detach {
+        let detached = Detached::new(session, info.clone(), Some(pid));
+        login.detach(detached, pid, started.variables);
+    } else {
+        login.run(session, started.variables);
+    }
+    let accepted = login.accept(&mut granted, started.texts);
+    log_start(&mut parts.ground.log, session, &granted);
     if let Some(connection) = connection {
         parts.connections.remove(connection);
         parts.order(&Order::Taken(connection));
