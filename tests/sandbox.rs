@@ -433,6 +433,7 @@ fn a_look_up_process_starts_none_owns_no_signal_and_has_bounded_memory() {
         alone.args(["--exact", &format!("sandbox::{name}"), "--test-threads=1"]);
         let done = alone.env(ALONE, "1").output().unwrap();
         let text = String::from_utf8_lossy(&done.stdout);
+        eprint!("{}", String::from_utf8_lossy(&done.stderr));
         assert!(text.contains("1 passed"), "{text}");
         return;
     }

@@ -158,6 +158,24 @@ fn gate_cannot_block_a_login_forever() {
     alice.gives_up();
 }
 
+/// Regression: the login went on, with the number of a connection that was closed.
+#[test]
+fn a_client_hello_during_a_login_ends_the_login() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let mut taken = Taken::from(&l.d);
+    let alice = Carried::begin(&l, &mut taken, "alice");
+    let worker = l.d.process("login");
+    let copy = OwnedFd::from(alice.socket.try_clone().unwrap());
+    let again = Question::ClientHello(alice.c, &alice.client_hello);
+    taken.ask(&again, vec![copy]);
+    taken.closed(alice.c, "a second ClientHello");
+    assert!(ends(worker), "its worker goes on");
+    alice.gives_up();
+}
+
 #[test]
 fn a_login_that_was_carried_begins_no_other() {
     if !needs_root() {

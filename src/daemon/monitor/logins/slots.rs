@@ -101,3 +101,30 @@ impl Logins {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ipc::login::{Begin, Task};
+    use crate::sys::process;
+
+    /// Regression: under inetd it kept the login slot of the login that it cleans up after.
+    #[test]
+    fn a_cleanup_worker_holds_no_login_slot() {
+        let begin = Begin {
+            user: "alice".into(),
+            remote_host: "192.0.2.1".into(),
+            remote_user: String::new(),
+            task: Task::CloseOnly(Vec::new()),
+            groups: Vec::new(),
+            limits: process::Limits::now(),
+        };
+        let until = Instant::now() + Duration::from_secs(60);
+        let from = IpAddr::from([192, 0, 2, 1]);
+        let mut logins = Logins::default();
+        logins.add(Login::cleanup_worker(from, begin, until));
+        assert_eq!(logins.under_way(), 0);
+    }
+}
