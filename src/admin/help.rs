@@ -1,7 +1,5 @@
 //! The help texts of `cosadm`, written from the table of commands.
 
-use std::fmt::Write as _;
-
 use super::call::Command;
 use super::table::{GLOBAL, commands};
 use crate::cli::{Flag, Times, entry};
@@ -40,18 +38,21 @@ pub(super) fn help(command: &Command) -> String {
             Some((letter, _)) => format!("{letter} {}", flag.value()),
             None => flag.shown.to_owned(),
         };
-        let _ = match flag.times {
-            Times::Required => write!(text, " {shown}"),
-            Times::Once => write!(text, " [{shown}]"),
-            Times::Any => write!(text, " [{shown}]…"),
-        };
+        text.push_str(&match flag.times {
+            Times::Required => format!(" {shown}"),
+            Times::Once => format!(" [{shown}]"),
+            Times::Any => format!(" [{shown}]…"),
+        });
     }
-    for operand in command.operands().split_whitespace() {
-        let _ = write!(text, " {operand}");
-    }
-    let _ = writeln!(text, "\n\n{}", capital(command.meaning));
+    text.extend(
+        command
+            .operands()
+            .split_whitespace()
+            .flat_map(|word| [" ", word]),
+    );
+    text.push_str(&format!("\n\n{}\n", capital(command.meaning)));
     if !command.more.is_empty() {
-        let _ = writeln!(text, "{}", command.more);
+        text.push_str(&format!("{}\n", command.more));
     }
     text.push('\n');
     text.extend([command.flags, GLOBAL].into_iter().flat_map(flag_lines));
