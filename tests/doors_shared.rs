@@ -5,6 +5,7 @@ use crate::daemon;
 use crate::door;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cosserver::config::paths::Paths;
 use cosserver::protocol::prompt::Asks;
@@ -119,6 +120,25 @@ fn registration_at_one_host_is_known_to_all() {
     // They are ordered by their IDs.
     left.sort_unstable();
     assert_eq!(left, ["PC 17", "third"]);
+}
+
+/// The worker reads the inner door when a client greets, for the machine that came last from there.
+/// That result must not be used when the client comes back later.
+#[test]
+fn a_machine_deleted_after_its_greeting_is_denied() {
+    /// More than a result is kept.
+    const LATER: Duration = Duration::from_millis(150);
+    let mut hosts = Hosts::start();
+    let machine = Machine::new();
+    hosts.inner.add(&machine.id(), &name("PC"), true).unwrap();
+    let at = hosts.at[0].clone();
+    machine.is_known(&at);
+    machine.is_known(&at);
+    let outcome = machine.calls_after(&at, || {
+        assert!(hosts.inner.delete(&machine.id()).unwrap());
+        std::thread::sleep(LATER);
+    });
+    assert!(matches!(outcome, Outcome::Denied(_)), "{outcome:?}");
 }
 
 /// All four allow every authorized machine, whatever the manager changes for other machines; an

@@ -173,6 +173,16 @@ impl Machine {
 
     /// Greets the host that has this key, and makes a handshake with this payload.
     pub fn shakes_hands(&self, at: &At, payload: &[u8]) -> Option<(RawConnection, Initiator)> {
+        self.shakes_hands_after(at, payload, || ())
+    }
+
+    /// The same, and does this between the greeting and the handshake.
+    fn shakes_hands_after(
+        &self,
+        at: &At,
+        payload: &[u8],
+        between: impl FnOnce(),
+    ) -> Option<(RawConnection, Initiator)> {
         let mut raw_connection = RawConnection::try_from_address(self.from, at.port).ok()?;
         let hello = crate::daemon::hostile::hello();
         raw_connection.send(&hello);
@@ -188,6 +198,7 @@ impl Machine {
         )
         .unwrap();
         let message = noise.message_1(payload).unwrap();
+        between();
         raw_connection.send(&record::compose(Kind::ClientHello, &message).unwrap());
         Some((raw_connection, noise))
     }
@@ -211,7 +222,13 @@ impl Machine {
 
     /// Requests registration, and returns the answer.
     pub fn calls(&self, at: &At) -> Outcome {
-        let Some((mut raw_connection, noise)) = self.shakes_hands(at, &Self::enrolment()) else {
+        self.calls_after(at, || ())
+    }
+
+    /// The same, and does this between the greeting and the handshake.
+    pub fn calls_after(&self, at: &At, between: impl FnOnce()) -> Outcome {
+        let handshake = self.shakes_hands_after(at, &Self::enrolment(), between);
+        let Some((mut raw_connection, noise)) = handshake else {
             return Outcome::Cut;
         };
         let Some(answer) = raw_connection.record() else {

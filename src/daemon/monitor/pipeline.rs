@@ -78,7 +78,7 @@ pub(super) fn handle_question(
     now: Instant,
 ) {
     match *question {
-        Question::Hello(c, from, record) => greet(parts, c, from, record),
+        Question::Hello(c, from, record) => greet(parts, c, from, record, now),
         Question::ClientHello(c, record) => {
             let socket = fds.into_iter().next();
             let outcome = open(parts, c, record, socket, now);
@@ -116,7 +116,9 @@ pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: In
     let Some(c) = connection else {
         return log_note(&mut parts.ground.log, answer);
     };
-    if let Some(admission) = parts.connections.take_at_door(c, ticket) {
+    if let Some(ahead) = parts.connections.ahead(c) {
+        ahead.note(ticket, answer);
+    } else if let Some(admission) = parts.connections.take_at_door(c, ticket) {
         let outcome = after_registry(parts, c, *admission, answer, now);
         settle(parts, c, outcome, now);
     } else if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) =
@@ -198,8 +200,8 @@ fn settle(parts: &mut Parts, c: Connection, outcome: Outcome, now: Instant) {
 
 // ---- hello, handshake ----
 
-/// Handles a Hello: draws a nonce, and does nothing else.
-fn greet(parts: &mut Parts, c: Connection, peer: IpAddr, record: &[u8]) {
+/// Handles a Hello: draws a nonce, and prepares the look-ups that most likely follow.
+fn greet(parts: &mut Parts, c: Connection, peer: IpAddr, record: &[u8], now: Instant) {
     let most = parts.ground.settings.limits.silent.saturating_mul(2);
     if parts.connections.len() >= most || parts.connections.has(c) {
         forget(parts, c);
@@ -210,9 +212,10 @@ fn greet(parts: &mut Parts, c: Connection, peer: IpAddr, record: &[u8]) {
         Ok(greeted) => {
             log!(parts.ground.log, Debug, "hello", connection = c, peer);
             parts.order(&Order::ServerHello(c, greeted.server_hello()));
-            let state = Preauth::Greeted(Box::new(greeted));
+            let poll = parts.ground.poll.registry();
+            let ahead = parts.registry.prepare(poll, c, peer, now);
+            let state = Preauth::Greeted(Box::new(greeted), ahead);
             parts.connections.insert(c, state);
-            parts.registry.prepare();
             parts.names.prepare(&parts.ground, peer);
         }
         Err(NotGreeted::Malformed(m)) => close(parts, c, m.0, Some(peer)),
@@ -232,8 +235,8 @@ fn open(
     socket: Option<OwnedFd>,
     now: Instant,
 ) -> Outcome {
-    let greeted = match parts.connections.remove(c) {
-        Some(Preauth::Greeted(greeted)) => greeted,
+    let (greeted, ahead) = match parts.connections.remove(c) {
+        Some(Preauth::Greeted(greeted, ahead)) => (greeted, ahead),
         other => {
             // A login among these ends with its connection.
             if let Some(state) = other {
@@ -283,7 +286,12 @@ fn open(
         has_left: false,
     };
     let progress = Progress::Arrives(Box::new(opened));
-    ask_registry(parts, c, arrival, progress, RegistryQuestion::Look(id), now)
+    if let Some(inetd) = &mut parts.inetd {
+        inetd.note_machine(id);
+    }
+    let poll = parts.ground.poll.registry();
+    let asked = parts.registry.look(poll, (c, peer), id, ahead, now);
+    await_registry(parts, c, arrival, progress, asked, now)
 }
 
 // ---- outer door, credential, inner door ----
@@ -300,9 +308,22 @@ fn ask_registry(
     if let (RegistryQuestion::Look(id), Some(inetd)) = (&question, &mut parts.inetd) {
         inetd.note_machine(*id);
     }
-    let mut admission = PendingAdmission::new(arrival, progress);
     let poll = parts.ground.poll.registry();
-    match parts.registry.ask(poll, Some(c), question, now) {
+    let asked = parts.registry.ask(poll, Some(c), question, now);
+    await_registry(parts, c, arrival, progress, asked, now)
+}
+
+/// Continues with the registry's answer, or has the connection wait for it.
+fn await_registry(
+    parts: &mut Parts,
+    c: Connection,
+    arrival: Arrival,
+    progress: Progress,
+    asked: Result<Asked, Fault>,
+    now: Instant,
+) -> Outcome {
+    let mut admission = PendingAdmission::new(arrival, progress);
+    match asked {
         Ok(Asked::Now(answer)) => after_registry(parts, c, *admission, answer, now),
         Ok(Asked::Later(ticket)) => {
             admission.ticket = Some(ticket);
@@ -834,7 +855,7 @@ fn take_record(parts: &mut Parts, c: Connection, record: &[u8], now: Instant) ->
         Some(Preauth::AtDoor(admission)) => register(parts, c, *admission, record, now),
         Some(Preauth::AwaitsCommand(admitted)) => take_command(parts, c, admitted, record, now),
         // It was on its way when its connection was refused.
-        Some(state @ (Preauth::Greeted(_) | Preauth::AwaitsAccount(..))) => Ok(Step::Wait(state)),
+        Some(state @ (Preauth::Greeted(..) | Preauth::AwaitsAccount(..))) => Ok(Step::Wait(state)),
         None => Ok(Step::Done),
     }
 }

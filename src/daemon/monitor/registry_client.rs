@@ -5,9 +5,11 @@
 //! no other connection would wait, everything is done in the monitor. Must not wait for the worker,
 //! except while the daemon starts.
 
+mod ahead;
 pub(super) mod guesses;
 mod worker;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,6 +21,8 @@ use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
 use crate::registry::{Doors, Id, process};
+pub(super) use ahead::Ahead;
+use ahead::Machines;
 use worker::RegistryWorker;
 
 /// A question's number, which is never reused.
@@ -26,6 +30,9 @@ pub(super) type Ticket = u64;
 
 /// Most notes that no connection waits for: beyond that they are dropped.
 const NOTES: usize = 64;
+
+/// While as many looks wait, none is asked ahead.
+const LOOKS: usize = 16;
 
 /// The result of a question.
 pub(super) enum Asked {
@@ -56,6 +63,7 @@ pub(super) struct Standalone {
     own: Doors,
     worker: Option<RegistryWorker>,
     next: Ticket,
+    machines: Machines,
 }
 
 impl RegistryClient {
@@ -72,6 +80,7 @@ impl RegistryClient {
             own: Doors::here(paths),
             worker: None,
             next: 1,
+            machines: Machines::default(),
         }));
         Ok((registry_client, without))
     }
@@ -85,12 +94,46 @@ impl RegistryClient {
         Ok(Self::Here(Box::new(Doors::of(paths)), Vec::new()))
     }
 
-    /// Announces a question, which comes once the peer has computed its part. Under inetd, opens
-    /// the files in that time.
-    pub(super) fn prepare(&mut self) {
-        if let Self::Here(doors, _) = self {
-            doors.prepare();
+    /// Announces a look for a connection, which comes once the peer has computed its part. In that
+    /// time, the worker looks for the machine that it most likely is; under inetd, the files are
+    /// opened.
+    pub(super) fn prepare(
+        &mut self,
+        registry: &Registry,
+        connection: Connection,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Ahead {
+        match self {
+            Self::Here(doors, _) => doors.prepare(),
+            Self::Standalone(standalone) => {
+                let asked = standalone.ask_ahead(registry, connection, peer, now);
+                return asked.unwrap_or_default();
+            }
         }
+        Ahead::default()
+    }
+
+    /// Asks about the machine of a connection, for which [`Self::prepare`] may have asked already.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn look(
+        &mut self,
+        registry: &Registry,
+        (connection, peer): (Connection, IpAddr),
+        id: Id,
+        ahead: Ahead,
+        now: Instant,
+    ) -> Result<Asked, Fault> {
+        if let Some(asked) = ahead.result(id, now) {
+            return Ok(asked);
+        }
+        let asked = self.ask(registry, Some(connection), Question::Look(id), now)?;
+        if let (Self::Standalone(standalone), Asked::Later(_)) = (self, &asked) {
+            standalone.machines.remember(peer, id);
+        }
+        Ok(asked)
     }
 
     /// Whether a machine is excluded now; under inetd only.
@@ -228,6 +271,24 @@ impl RegistryClient {
 }
 
 impl Standalone {
+    /// Asks about the machine that came last from this address, if the worker runs for such looks.
+    fn ask_ahead(
+        &mut self,
+        registry: &Registry,
+        connection: Connection,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Option<Ahead> {
+        let id = self.machines.get(peer)?;
+        let worker = self.worker.as_ref()?;
+        if worker.looks() >= LOOKS || self.own.look_here(id).is_some() {
+            return None;
+        }
+        let look = Question::Look(id);
+        let ticket = self.ask(registry, Some(connection), &look, now).ok()?;
+        Some(Ahead::asked(id, ticket, now))
+    }
+
     fn ask(
         &mut self,
         registry: &Registry,
@@ -300,20 +361,98 @@ impl Standalone {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::worker::{WRITING, tests::forked};
     use super::*;
     use crate::config::scratch::Scratch;
+    use crate::registry::{Level, MachineStatus, RegistrationState};
+
+    fn standalone(paths: &Paths, worker: RegistryWorker) -> RegistryClient {
+        RegistryClient::Standalone(Box::new(Standalone {
+            settings: paths.settings(),
+            own: Doors::here(paths),
+            worker: Some(worker),
+            next: 1,
+            machines: Machines::default(),
+        }))
+    }
+
+    /// Returns the status of a machine that is allowed.
+    fn allowed(id: Id) -> Answer {
+        Answer::MachineStatus(Box::new(MachineStatus {
+            id,
+            excluded: false,
+            included: true,
+            level: Level::Closed,
+            state: RegistrationState::Known { unseen: false },
+            remote_only: false,
+            build_mode: false,
+            passwords: false,
+            welcome: String::new(),
+        }))
+    }
+
+    #[test]
+    fn a_look_asked_ahead_is_used_for_the_same_machine_while_it_is_fresh() {
+        let (one, two) = (Id([1; 16]), Id([2; 16]));
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let (poll, now) = (mio::Poll::new().unwrap(), Instant::now());
+        let mio = poll.registry();
+        let paths = Scratch::new().paths();
+        let mut client = standalone(&paths, forked(|_| std::thread::sleep(WRITING)));
+        let mut tickets = 1..;
+        let mut is_asked = |asked: Result<Asked, Fault>| matches!(asked, Ok(Asked::Later(ticket)) if Some(ticket) == tickets.next());
+        // Nothing is known of the address.
+        let ahead = client.prepare(mio, 1, peer, now);
+        assert!(is_asked(client.look(mio, (1, peer), one, ahead, now)));
+        // Asked ahead, and not answered yet; then answered.
+        let ahead = client.prepare(mio, 2, peer, now);
+        assert!(is_asked(client.look(mio, (2, peer), one, ahead, now)));
+        let mut ahead = client.prepare(mio, 3, peer, now);
+        ahead.note(3, allowed(one));
+        let Ok(Asked::Now(Answer::MachineStatus(status))) =
+            client.look(mio, (3, peer), one, ahead, now)
+        else {
+            panic!("the result is not used");
+        };
+        assert_eq!(status.id, one);
+        assert!(is_asked(Ok(Asked::Later(3))));
+        // The answer to another question, a fault, another machine, an exclusion, a late peer.
+        let mut ahead = client.prepare(mio, 4, peer, now);
+        ahead.note(3, allowed(one));
+        assert!(is_asked(client.look(mio, (4, peer), one, ahead, now)));
+        let mut ask_again = |spoil: &dyn Fn(&mut Ahead, Ticket), id, later| {
+            let mut ahead = client.prepare(mio, 5, peer, now);
+            let ticket = tickets.next().unwrap();
+            ahead.note(ticket, allowed(one));
+            spoil(&mut ahead, ticket);
+            let asked = client.look(mio, (5, peer), id, ahead, now + later);
+            matches!(asked, Ok(Asked::Later(ticket)) if Some(ticket) == tickets.next())
+        };
+        let fault = |ahead: &mut Ahead, ticket| ahead.note(ticket, Answer::Fault(String::new()));
+        assert!(ask_again(&fault, one, Duration::ZERO));
+        assert!(ask_again(
+            &|ahead, _| ahead.forget(one),
+            one,
+            Duration::ZERO
+        ));
+        assert!(ask_again(
+            &|_, _| (),
+            one,
+            ahead::FRESH + Duration::from_millis(1)
+        ));
+        assert!(ask_again(&|_, _| (), two, Duration::ZERO));
+        let mut unreaped = Vec::new();
+        assert!(client.finish(&mut unreaped).is_empty());
+        nix::sys::wait::waitpid(unreaped[0], None).unwrap();
+    }
 
     /// A worker blocked in disk I/O once kept the daemon from ending.
     #[test]
     fn finish_does_not_wait_for_a_registry_worker() {
         let paths = Scratch::new().paths();
-        let mut registry_client = RegistryClient::Standalone(Box::new(Standalone {
-            settings: paths.settings(),
-            own: Doors::here(&paths),
-            worker: Some(forked(|_| std::thread::sleep(WRITING))),
-            next: 1,
-        }));
+        let mut registry_client = standalone(&paths, forked(|_| std::thread::sleep(WRITING)));
         let mut unreaped = Vec::new();
         assert!(registry_client.finish(&mut unreaped).is_empty());
         let [pid] = unreaped[..] else {

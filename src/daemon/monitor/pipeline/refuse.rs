@@ -160,7 +160,7 @@ pub(super) fn forget(parts: &mut Parts, c: Connection) {
         Some(Preauth::AtDoor(_)) => parts.registry.forget(c),
         // The look-up goes on, for others that wait for it and for later requests.
         Some(Preauth::AwaitsAccount(..)) => {}
-        Some(Preauth::Greeted(_) | Preauth::AwaitsCommand(_)) | None => {}
+        Some(Preauth::Greeted(..) | Preauth::AwaitsCommand(_)) | None => {}
     }
 }
 
@@ -202,6 +202,7 @@ pub(in super::super) fn interrupt(parts: &mut Parts, id: LoginId, cause: Cause, 
 /// exclude add --now`). Returns how many there were.
 pub(in super::super) fn refuse_undecided(parts: &mut Parts, machine: Id) -> usize {
     let words = "its machine has been excluded";
+    parts.connections.forget_looks(machine);
     let all = parts.connections.of_machine(machine);
     for (c, peer) in &all {
         forget(parts, *c);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::super::logins::LoginId;
 use super::super::look_ups::LookUp;
-use super::super::registry_client::Ticket;
+use super::super::registry_client::{Ahead, Ticket};
 use super::awaited::Awaited;
 use super::{Pending, PendingAdmission, Preauth};
 use crate::config::name::HostName;
@@ -77,6 +77,24 @@ impl Connections {
         self.peak.tidy();
     }
 
+    /// Returns the look that was asked ahead for a connection that has sent no ClientHello yet.
+    pub(in super::super) fn ahead(&mut self, c: Connection) -> Option<&mut Ahead> {
+        if let Some(Preauth::Greeted(_, ahead)) = self.all.get_mut(&c) {
+            Some(ahead)
+        } else {
+            None
+        }
+    }
+
+    /// Forgets what was looked up ahead of an excluded machine.
+    pub(in super::super) fn forget_looks(&mut self, machine: Id) {
+        for state in self.all.values_mut() {
+            if let Preauth::Greeted(_, ahead) = state {
+                ahead.forget(machine);
+            }
+        }
+    }
+
     /// Removes a connection that waits for this answer of the registry.
     pub(in super::super) fn take_at_door(
         &mut self,
@@ -140,7 +158,7 @@ impl Connections {
             Some(Preauth::LoggingIn(id)) => Departure::Login(*id),
             Some(
                 Preauth::AtDoor(_)
-                | Preauth::Greeted(_)
+                | Preauth::Greeted(..)
                 | Preauth::AwaitsCommand(_)
                 | Preauth::AwaitsAccount(..),
             ) => Departure::Ends,
@@ -209,7 +227,7 @@ impl Connections {
     pub(in super::super) fn room_for_prompt(&self, from: IpAddr) -> RoomForPrompt {
         let at_door = self.all.iter().filter_map(|(c, s)| match s {
             Preauth::AtDoor(admission) => Some((*c, admission)),
-            Preauth::Greeted(_)
+            Preauth::Greeted(..)
             | Preauth::AwaitsCommand(_)
             | Preauth::AwaitsAccount(..)
             | Preauth::LoggingIn(_) => None,

@@ -313,6 +313,11 @@ impl RegistryWorker {
         }]))
     }
 
+    /// Returns how many looks it has not answered.
+    pub(super) fn looks(&self) -> usize {
+        self.unanswered.looks.len()
+    }
+
     /// Returns how many writes it has not answered.
     pub(super) fn writes(&self) -> usize {
         self.unanswered.writes.len()
