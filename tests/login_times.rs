@@ -58,7 +58,7 @@ fn refusal_time_does_not_reveal_its_cause() {
     }
     let _alone = ALONE.lock();
     let l = with_debians_passwords();
-    let each: usize = 1000;
+    let each: usize = if daemon::long() { 1000 } else { 480 };
     let rounds = each.div_ceil(LOGINS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
@@ -109,7 +109,7 @@ fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
     }
     let _alone = ALONE.lock();
     let l = with_debians_passwords();
-    let rounds = if daemon::long() { 25 } else { 5 };
+    let rounds = if daemon::long() { 25 } else { 3 };
     // Other load on the machine makes it slower, never faster: measure up to three times before
     // failing.
     let mut seen = Vec::new();
