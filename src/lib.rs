@@ -12,7 +12,7 @@
 //! - `config`: the administrator's files;
 //! - `cli` and `tty`: command lines, their help, the output of `--json`; the terminal;
 //! - `protocol`: what is spoken with peers, without I/O;
-//! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the ground.
+//! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the base.
 //!
 //! Start with `daemon/gate/connection.rs` (an unauthenticated connection) and
 //! `daemon/monitor/pipeline.rs` (the decision).

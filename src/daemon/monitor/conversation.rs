@@ -1,9 +1,10 @@
 //! The monitor's own conversation with an unauthenticated client, from message 2 until the relay
 //! has the keys: the rest of a long command, prompts, and the answers to them.
 //!
-//! Runs in the monitor, which therefore is the process that can read a password. It passes one on
-//! to the login worker (`ipc::login::Order::Answers`), or, if it is an activation password, to the
-//! registry worker (`registry::asked::Question::Activate`). The gate has only the sealed records.
+//! Runs in the monitor, which therefore decrypts passwords. It passes each on to one process: the
+//! login worker (`ipc::login::Order::Answers`), or, if it is an activation password, the registry
+//! worker (`registry::asked::Question::Activate`); under inetd, that one stays in the monitor. No
+//! other process of the daemon can read one. The gate has only the sealed records.
 //! The relay gets keys that cannot open what was said before ([`Conversation::into_keys`]).
 
 use zeroize::Zeroizing;
