@@ -81,7 +81,7 @@ pub enum WorkerToMonitor {
     /// PAM asks; at least one of these is a prompt.
     Ask(Vec<Text>),
     /// The user is authenticated, by PAM or by a host, and the account may be used.
-    Known(Known),
+    Authenticated(PamAccount),
     /// The application runs.
     Running(Started),
     /// The application exited with this status.
@@ -94,9 +94,9 @@ pub enum WorkerToMonitor {
     Failed(String),
 }
 
-/// What a worker found out about a user.
+/// The account that PAM or a host has authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct PamAccount {
     /// The account.
     pub account: Account,
     /// The user's groups, of those that were asked about.
@@ -121,14 +121,14 @@ fields!(struct Launch { path, argv, defaults, fixed, becomes_user, detach });
 
 message!(enum WorkerToMonitor {
     1 Ask(texts),
-    2 Known(known),
+    2 Authenticated(account),
     3 Running(started),
     4 Exited(status),
     5 Killed(signal),
     6 Refused(code, words),
     7 Failed(words),
 } if asks);
-fields!(struct Known { account, groups } if has_a_name);
+fields!(struct PamAccount { account, groups } if has_a_name);
 fields!(struct Started { pid, texts, variables } if has_a_pid);
 
 /// Whether there is a prompt in a message that asks.
@@ -139,8 +139,8 @@ fn asks(word: &WorkerToMonitor) -> bool {
 
 /// Whether an account has a valid name. A module of PAM or NSS may return any name, and it reaches
 /// the environment of an application and the log.
-fn has_a_name(known: &Known) -> bool {
-    UserName::parse(&known.account.name).is_ok()
+fn has_a_name(account: &PamAccount) -> bool {
+    UserName::parse(&account.account.name).is_ok()
 }
 
 /// Zero and one are no application's pid, and signalling them would be fatal.

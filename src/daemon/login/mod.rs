@@ -103,7 +103,7 @@ impl Line {
 
     fn say(&self, word: &WorkerToMonitor) -> Result<(), Fault> {
         match word {
-            WorkerToMonitor::Known(_) => {
+            WorkerToMonitor::Authenticated(_) => {
                 self.known.set(true);
                 self.lift_deadline();
             }

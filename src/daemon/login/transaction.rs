@@ -12,7 +12,7 @@ use super::application::Application;
 use super::conversation::{Conversation, Held};
 use super::pam::{self, AccountStatus, Failure, Item, Start, Transaction};
 use crate::fault::Fault;
-use crate::ipc::login::{Begin, Known, Launch, Order, Task, WorkerToMonitor};
+use crate::ipc::login::{Begin, Launch, Order, PamAccount, Task, WorkerToMonitor};
 use crate::sys::account::{self, Account};
 use crate::sys::pam_files::{self, SERVICE};
 use crate::sys::process;
@@ -91,7 +91,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
     let unusable = |why| failed(format!("the user that PAM names cannot be used: {why}"));
     let account = account.map_err(unusable)?;
     let account = account.ok_or_else(|| failed("the user that PAM names does not exist"))?;
-    line.say(&WorkerToMonitor::Known(Known {
+    line.say(&WorkerToMonitor::Authenticated(PamAccount {
         groups: groups_among(&account, &begin.groups),
         account: account.clone(),
     }))?;

@@ -506,7 +506,7 @@ impl Monitor {
 
     fn finish(&mut self) -> u8 {
         let parts = &mut self.parts;
-        for denial in parts.logins.leave(&mut parts.ground) {
+        for denial in parts.logins.interrupt_all(&mut parts.ground) {
             refuse::deny(parts, Some(denial));
         }
         let ground = &mut parts.ground;
@@ -518,7 +518,7 @@ impl Monitor {
             inetd.leave_slot();
         }
         for answer in parts.registry.finish(&mut ground.unreaped) {
-            pipeline::log_note(&mut ground.log, answer);
+            pipeline::registration::log_note(&mut ground.log, answer);
         }
         ground.reap();
         self.sockets.close();

@@ -26,7 +26,7 @@ use crate::ipc::relay::{Closing, Session};
 use crate::log::Level;
 use crate::protocol::stream::End;
 
-/// The monitor's components, without its local sockets and its life.
+/// The monitor's components, without the local sockets, the signals and the shutdown, which [`super::event_loop`] has.
 pub(super) struct Parts {
     pub(super) ground: Ground,
     /// Gate and relay.
@@ -134,7 +134,7 @@ impl Parts {
     /// Ends a session that has no process: its client learns that it has succeeded.
     pub(super) fn end_without_process(&mut self, session: u64, now: Instant) {
         let sessions = self.jobs.sessions_mut();
-        let finished = sessions.told(session, End::Exited(0), now);
+        let finished = sessions.application_ended(session, End::Exited(0), now);
         self.session_ended(finished);
     }
 

@@ -6,8 +6,8 @@
 //!    resolved first ([`await_name`]).
 //! 4. [`authenticate`]: what the client presents → `AuthenticatedHost`, `LoginClaim` or
 //!    `AuthenticatedMachine`.
-//! 5. [`at_inner_door`]: allowed, denied, or its user is prompted ([`prompt_user`]), whose answer
-//!    registers the machine ([`register`]).
+//! 5. [`at_inner_door`]: allowed, denied, or its user is prompted ([`registration`]), whose
+//!    answer registers the machine.
 //! 6. [`after_doors`] → `Known`: a user who logs in goes on in [`login`], a registration ends. The
 //!    rest of a long command is taken ([`take_command`]).
 //! 7. [`grant`]: the policy → `Granted`. The account is looked up.
@@ -18,12 +18,13 @@
 //! for. An event resumes it: a message of the gate ([`handle_question`]), the registry's answer, a
 //! name, an account. A step that fails ends the connection ([`refuse`]).
 //!
-//! Runs in the monitor. Decides by itself only what comes next: `auth` (with its
-//! `policy`) and `registry` decide the rest. Must not wait.
+//! Runs in the monitor. Decides by itself only what comes next: `auth` (with its `policy`) and
+//! `registry` decide the rest. Must not wait.
 
 pub(super) mod login;
 mod prompt;
 pub(super) mod refuse;
+pub(super) mod registration;
 mod start;
 mod step;
 
@@ -37,9 +38,9 @@ use super::look_ups::LookUp;
 use super::names::FoundUser;
 use super::parts::Parts;
 use super::preauth::{
-    Applicant, Arrival, AwaitsCommand, Pending, PendingAdmission, Preauth, Progress, RoomForPrompt,
+    Applicant, Arrival, AwaitsCommand, Pending, PendingAdmission, Preauth, Progress,
 };
-use super::registry_client::{Asked, TicketAnswer};
+use super::registry_client::{Reply, TicketAnswer};
 use super::reject::Reject;
 use super::sessions::shares::Holder;
 use crate::auth::hash::{self, ProofContext};
@@ -49,19 +50,18 @@ use crate::auth::{
     PresentedCredential,
 };
 use crate::config::name::HostName;
-use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::ipc::gate::{Complaint, Connection, Order, Question};
-use crate::log::{Log, log, log_ratelimited};
+use crate::log::{log, log_ratelimited};
 use crate::protocol::answer::Answer;
-use crate::protocol::prompt::{Answers, Style, Text};
+use crate::protocol::prompt::{Style, Text};
 use crate::protocol::request::{Command, Request, Service};
 use crate::protocol::{Malformed, limits};
 use crate::refusal::{Cause, Refusal};
 use crate::registry::asked::{Answer as RegistryAnswer, Question as RegistryQuestion};
 use crate::registry::{
-    self, AccessDecision, AdmissionPass, Admitted, Id, Known, Machine, MachineStatus, Name,
-    PromptFor, RegistrationOutcome, RegistrationState,
+    self, AccessDecision, AdmissionPass, Admitted, Id, Known, Machine, MachineStatus,
+    RegistrationOutcome,
 };
 use crate::sys::account::UserRecord;
 use crate::sys::socket;
@@ -114,7 +114,7 @@ pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: In
         answer,
     } = answer;
     let Some(c) = connection else {
-        return log_note(&mut parts.ground.log, answer);
+        return registration::log_note(&mut parts.ground.log, answer);
     };
     if let Some(ahead) = parts.connections.ahead(c) {
         ahead.note(ticket, answer);
@@ -124,7 +124,7 @@ pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: In
     } else if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) =
         answer
     {
-        log_registered(parts, pass.id(), &name, &"left");
+        registration::log_registered(parts, pass.id(), &name, &"left");
     }
 }
 
@@ -253,13 +253,19 @@ fn open(
     };
     let socket = socket.ok_or_else(lost)?;
     if !socket::is_stream(socket.as_fd()) {
-        return Err(Reject::Closed("a ClientHello with another socket", None));
+        return Err(Reject::Closed(
+            "the gate sent no TCP socket with a ClientHello",
+            None,
+        ));
     }
     let address = socket::peer(socket.as_fd());
     let address = address.map_err(|_| Reject::Closed("the peer has disconnected", None))?;
     let peer = address.ip();
     if socket::has_bytes(socket.as_fd()) {
-        return Err(Reject::Closed("bytes behind a ClientHello", Some(peer)));
+        return Err(Reject::Closed(
+            "data after the ClientHello, before the answer",
+            Some(peer),
+        ));
     }
     let prepared = parts.key_cache.take();
     let opened = greeted.open(record, &parts.ground.host, prepared);
@@ -313,19 +319,20 @@ fn ask_registry(
     await_registry(parts, c, arrival, progress, asked, now)
 }
 
-/// Continues with the registry's answer, or has the connection wait for it.
+/// Continues with the registry's answer, or has the connection wait for it. A permanent daemon has
+/// the answer at once if its lists are in its own state folder.
 fn await_registry(
     parts: &mut Parts,
     c: Connection,
     arrival: Arrival,
     progress: Progress,
-    asked: Result<Asked, Fault>,
+    reply: Result<Reply, Fault>,
     now: Instant,
 ) -> Outcome {
     let mut admission = PendingAdmission::new(arrival, progress);
-    match asked {
-        Ok(Asked::Now(answer)) => after_registry(parts, c, *admission, answer, now),
-        Ok(Asked::Later(ticket)) => {
+    match reply {
+        Ok(Reply::Ready(answer)) => after_registry(parts, c, *admission, answer, now),
+        Ok(Reply::Pending(ticket)) => {
             admission.ticket = Some(ticket);
             Ok(Step::Wait(Preauth::AtDoor(admission)))
         }
@@ -575,155 +582,21 @@ fn at_inner_door(
     arrival.welcome.clone_from(&status.welcome);
     match registry::decide(status, is_host, arrival.is_local) {
         AccessDecision::Allow(pass) => {
-            note_admission(parts, &arrival, &applicant, &pass, status, now);
+            registration::note_admission(parts, &arrival, &applicant, &pass, status, now);
             after_doors(parts, c, arrival, applicant, None, &pass, now)
         }
-        AccessDecision::Prompt(want) => prompt_user(parts, c, arrival, applicant, want),
+        AccessDecision::Prompt(want) => {
+            registration::prompt_user(parts, c, arrival, applicant, want)
+        }
         AccessDecision::Deny(why) => {
-            let remedy = remedy(&parts.ground.paths, status, is_host);
+            let remedy = registration::remedy(&parts.ground.paths, status, is_host);
             let words = format!("machine {}: {why}; {remedy}", status.id);
             Err(Refusal::new(Cause::UnknownMachine, words).into())
         }
     }
 }
 
-/// Has the registry record what is new about an admitted machine. No connection waits for that.
-fn note_admission(
-    parts: &mut Parts,
-    arrival: &Arrival,
-    applicant: &Applicant,
-    pass: &AdmissionPass,
-    status: &MachineStatus,
-    now: Instant,
-) {
-    let (id, is_remote) = (pass.id(), !arrival.is_local);
-    let name = applicant.host();
-    let question = match name.map(|host| Name::parse(host.caller().name.as_str())) {
-        Some(Ok(name)) if pass.introduce => RegistryQuestion::Introduce(id, name, is_remote),
-        _ if status.state == (RegistrationState::Known { unseen: true }) => {
-            RegistryQuestion::Visited(id)
-        }
-        _ => return,
-    };
-    let poll = parts.ground.poll.registry();
-    if let Err(why) = parts.registry.note(poll, question, now) {
-        log_ratelimited!(parts.ground.log, Error, "registry", why);
-    }
-}
-
-/// Logs the outcome of a registry write that no connection waits for.
-pub(super) fn log_note(log: &mut Log, answer: RegistryAnswer) {
-    match answer {
-        RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
-            log!(
-                log,
-                Info,
-                "auto-registered",
-                machine = pass.id(),
-                host = name
-            );
-        }
-        RegistryAnswer::Fault(why) => log_ratelimited!(log, Error, "registry", why),
-        RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Wrong(_))
-        | RegistryAnswer::MachineStatus(_)
-        | RegistryAnswer::Done => {}
-    }
-}
-
 // ---- registration ----
-
-/// Prompts the user of an unknown machine while the outer door is open.
-fn prompt_user(
-    parts: &mut Parts,
-    c: Connection,
-    arrival: Arrival,
-    mut applicant: Applicant,
-    want: PromptFor,
-) -> Outcome {
-    let peer = arrival.peer;
-    match parts.connections.room_for_prompt(peer) {
-        RoomForPrompt::Free => {}
-        RoomForPrompt::Instead(oldest, peer) => {
-            let words = "its prompt was the oldest, and was closed for another machine's";
-            let refusal = Refusal::new(Cause::Busy, words).of(peer);
-            refuse::refuse(parts, oldest, &refusal.from_unauthenticated(true));
-        }
-        RoomForPrompt::Full => {
-            let words = "too many registrations in progress";
-            return Err(Refusal::new(Cause::Busy, words).into());
-        }
-    }
-    let (by, texts) = prompt::texts(want);
-    let payload = Answer::Prompts { by, texts }.encode()?;
-    let message_2 = |payload: &[u8]| applicant.message_2(payload);
-    let (record, conversation) = conversation::begin(&payload, message_2)?;
-    let (machine, want_name) = (applicant.machine(), prompt::name(want));
-    log_ratelimited!(
-        parts.ground.log,
-        Info,
-        "asked",
-        machine,
-        peer,
-        want = want_name
-    );
-    let seconds = parts.ground.settings.login.time.as_secs().max(1);
-    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-    parts.order(&Order::Prompt(c, seconds, &record));
-    let progress = Progress::Prompted(applicant, want, conversation);
-    let admission = PendingAdmission::new(arrival, progress);
-    Ok(Step::Wait(Preauth::AtDoor(admission)))
-}
-
-/// Takes the answer to the inner door's prompt, which may register the machine.
-fn register(
-    parts: &mut Parts,
-    c: Connection,
-    admission: PendingAdmission,
-    record: &[u8],
-    now: Instant,
-) -> Outcome {
-    let PendingAdmission {
-        arrival, progress, ..
-    } = admission;
-    let peer = arrival.peer;
-    let Progress::Prompted(applicant, want, mut conversation) = progress else {
-        return Err(Reject::Closed("answers without a prompt", Some(peer)));
-    };
-    if socket::has_bytes(arrival.socket.as_fd()) {
-        return Err(Reject::Closed("bytes behind answers", Some(peer)));
-    }
-    let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
-    let text = conversation.open(record).map_err(refuse)?;
-    let answers = Answers::decode(&text, 1).map_err(refuse)?;
-    let typed = answers.all().first().cloned().unwrap_or_default();
-    let (id, is_remote) = (applicant.machine(), !arrival.is_local);
-    let question = match want {
-        PromptFor::Name => {
-            let name = std::str::from_utf8(&typed).map_err(|e| e.to_string());
-            let name = name.and_then(|n| Name::parse(n).map_err(|e| e.to_string()));
-            let wrong = |why| {
-                let refusal = Refusal::new(Cause::Activation, why).of(peer);
-                refusal.from_unauthenticated(true)
-            };
-            RegistryQuestion::Register(id, name.map_err(wrong)?, is_remote)
-        }
-        PromptFor::Activation => {
-            let interval = parts.ground.settings.daemon.refusal_interval;
-            let is_exempt = parts.ground.exempt().has(peer);
-            if !is_exempt && !parts.guesses.take(peer, interval, now) {
-                let words = "too many activation passwords from this address; it was not checked";
-                let refusal = Refusal::new(Cause::Busy, words).of(peer);
-                return Err(refusal.from_unauthenticated(true).into());
-            }
-            let shown = format!("{}@{peer}", applicant.caller());
-            let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
-            let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
-            RegistryQuestion::Activate(id, typed, name, is_remote)
-        }
-    };
-    let progress = Progress::Registers(applicant, conversation);
-    ask_registry(parts, c, arrival, progress, question, now)
-}
 
 /// Continues with a registration. The registry is asked again: the manager may have closed the
 /// inner door to the machine in the meantime.
@@ -739,7 +612,7 @@ fn registered(
     match outcome {
         RegistrationOutcome::Registered(pass, name) => {
             let id = pass.id();
-            log_registered(parts, id, &name, &arrival.peer);
+            registration::log_registered(parts, id, &name, &arrival.peer);
             let progress = Progress::Registered(applicant, conversation);
             ask_registry(parts, c, arrival, progress, RegistryQuestion::Look(id), now)
         }
@@ -748,11 +621,6 @@ fn registered(
             Err(Refusal::new(Cause::Activation, words).into())
         }
     }
-}
-
-/// Logs that a machine is now on the inner door's list, whether or not its user still waits.
-fn log_registered(parts: &mut Parts, machine: Id, name: &Name, peer: &dyn std::fmt::Display) {
-    log!(parts.ground.log, Info, "registered", machine, name, peer);
 }
 
 // ---- both doors have admitted it ----
@@ -852,7 +720,11 @@ fn take_record(parts: &mut Parts, c: Connection, record: &[u8], now: Instant) ->
             parts.connections.insert(c, state);
             login::take_answers(parts, id, record, now)
         }
-        Some(Preauth::AtDoor(admission)) => register(parts, c, *admission, record, now),
+        Some(Preauth::AtDoor(admission)) => {
+            let asks = registration::take_answer(parts, *admission, record, now)?;
+            let (arrival, progress, question) = asks;
+            ask_registry(parts, c, arrival, progress, question, now)
+        }
         Some(Preauth::AwaitsCommand(admitted)) => take_command(parts, c, admitted, record, now),
         // It was on its way when its connection was refused.
         Some(state @ (Preauth::Greeted(..) | Preauth::AwaitsAccount(..))) => Ok(Step::Wait(state)),
@@ -887,7 +759,10 @@ fn take_command(
         ..
     } = *admitted;
     if socket::has_bytes(socket.as_fd()) {
-        return Err(Reject::Closed("bytes behind a command", Some(peer)));
+        return Err(Reject::Closed(
+            "data after the command, before the answer",
+            Some(peer),
+        ));
     }
     let known = hash::with_command(known, &encoding).map_err(|r| r.of(peer))?;
     grant(parts, c, known, socket, Some(conversation), welcome, now)
@@ -939,20 +814,6 @@ fn subsystem_of(parts: &Parts, request: &Request) -> Option<Result<Vec<String>, 
             Some(subsystems.find(&request.command.shown()))
         }
         _ => None,
-    }
-}
-
-/// Returns the command that admits a denied machine, for the log.
-fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
-    let add = format!("machine add {} --name NAME", status.id);
-    let (add, close) = (paths.cosadm(add), paths.cosadm("door close"));
-    let is_known = matches!(status.state, RegistrationState::Known { .. });
-    let is_left_out = !status.included && status.level == registry::Level::Closed;
-    if is_known && is_left_out && !is_host {
-        format!("{close} allows the machines that are authorized by then")
-    } else {
-        // It puts the machine on the include list as well.
-        format!("{add} authorizes it")
     }
 }
 

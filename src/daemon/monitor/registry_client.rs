@@ -34,12 +34,12 @@ const NOTES: usize = 64;
 /// While as many looks wait, none is asked ahead.
 const LOOKS: usize = 16;
 
-/// The result of a question.
-pub(super) enum Asked {
+/// What a question leads to.
+pub(super) enum Reply {
     /// The answer.
-    Now(Answer),
+    Ready(Answer),
     /// The answer will come, with this number.
-    Later(Ticket),
+    Pending(Ticket),
 }
 
 /// An answer, and the connection that it is for.
@@ -99,7 +99,7 @@ impl RegistryClient {
     /// opened.
     pub(super) fn prepare(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         connection: Connection,
         peer: IpAddr,
         now: Instant,
@@ -107,7 +107,7 @@ impl RegistryClient {
         match self {
             Self::Here(doors, _) => doors.prepare(),
             Self::Standalone(standalone) => {
-                let asked = standalone.ask_ahead(registry, connection, peer, now);
+                let asked = standalone.ask_ahead(poll, connection, peer, now);
                 return asked.unwrap_or_default();
             }
         }
@@ -120,17 +120,17 @@ impl RegistryClient {
     /// As [`Self::ask`].
     pub(super) fn look(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         (connection, peer): (Connection, IpAddr),
         id: Id,
         ahead: Ahead,
         now: Instant,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<Reply, Fault> {
         if let Some(asked) = ahead.result(id, now) {
             return Ok(asked);
         }
-        let asked = self.ask(registry, Some(connection), Question::Look(id), now)?;
-        if let (Self::Standalone(standalone), Asked::Later(_)) = (self, &asked) {
+        let asked = self.ask(poll, Some(connection), Question::Look(id), now)?;
+        if let (Self::Standalone(standalone), Reply::Pending(_)) = (self, &asked) {
             standalone.machines.remember(peer, id);
         }
         Ok(asked)
@@ -150,22 +150,22 @@ impl RegistryClient {
     /// Fails if no process is available.
     pub(super) fn ask(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         connection: Option<Connection>,
         question: Question,
         now: Instant,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<Reply, Fault> {
         match self {
-            Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
+            Self::Here(doors, _) => Ok(Reply::Ready(process::answer(doors, question))),
             Self::Standalone(standalone) => {
                 if let Question::Look(id) = question {
                     if let Some(status) = standalone.own.look_here(id) {
-                        return Ok(Asked::Now(Answer::MachineStatus(Box::new(status))));
+                        return Ok(Reply::Ready(Answer::MachineStatus(Box::new(status))));
                     }
                 }
                 standalone
-                    .ask(registry, connection, &question, now)
-                    .map(Asked::Later)
+                    .ask(poll, connection, &question, now)
+                    .map(Reply::Pending)
             }
         }
     }
@@ -176,7 +176,7 @@ impl RegistryClient {
     /// Fails if no process is available.
     pub(super) fn note(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         question: Question,
         now: Instant,
     ) -> Result<(), Fault> {
@@ -185,7 +185,7 @@ impl RegistryClient {
             Self::Standalone(standalone) => {
                 let waiting = standalone.worker.as_ref().map_or(0, RegistryWorker::writes);
                 if waiting < NOTES {
-                    standalone.ask(registry, None, &question, now)?;
+                    standalone.ask(poll, None, &question, now)?;
                 }
             }
         }
@@ -211,20 +211,20 @@ impl RegistryClient {
     /// Handles the worker's messages.
     pub(super) fn handle_messages(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<TicketAnswer> {
         match self {
-            Self::Standalone(standalone) => standalone.handle_messages(registry, unreaped, now),
+            Self::Standalone(standalone) => standalone.handle_messages(poll, unreaped, now),
             Self::Here(..) => Vec::new(),
         }
     }
 
     /// Watches the worker's channel for writability while questions wait.
-    pub(super) fn watch_unsent(&mut self, registry: &Registry) {
+    pub(super) fn watch_unsent(&mut self, poll: &Registry) {
         if let Some(worker) = self.worker() {
-            worker.watch_unsent(registry);
+            worker.watch_unsent(poll);
         }
     }
 
@@ -245,7 +245,7 @@ impl RegistryClient {
     /// Fails overdue questions, and ends the worker if it is idle.
     pub(super) fn expire(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<TicketAnswer> {
@@ -256,7 +256,7 @@ impl RegistryClient {
         if worker.is_some_and(|worker| worker.is_idle(now)) {
             unreaped.extend(standalone.worker.take().map(RegistryWorker::discard));
         } else if worker.is_some_and(|worker| worker.is_late(now)) {
-            return standalone.lost(registry, unreaped, now);
+            return standalone.lost(poll, unreaped, now);
         }
         Vec::new()
     }
@@ -274,7 +274,7 @@ impl Standalone {
     /// Asks about the machine that came last from this address, if the worker runs for such looks.
     fn ask_ahead(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         connection: Connection,
         peer: IpAddr,
         now: Instant,
@@ -285,13 +285,13 @@ impl Standalone {
             return None;
         }
         let look = Question::Look(id);
-        let ticket = self.ask(registry, Some(connection), &look, now).ok()?;
+        let ticket = self.ask(poll, Some(connection), &look, now).ok()?;
         Some(Ahead::asked(id, ticket, now))
     }
 
     fn ask(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         connection: Option<Connection>,
         question: &Question,
         now: Instant,
@@ -300,7 +300,7 @@ impl Standalone {
         self.next += 1;
         let worker = match &mut self.worker {
             Some(worker) => worker,
-            none => none.insert(RegistryWorker::start(registry, &self.settings)?),
+            none => none.insert(RegistryWorker::start(poll, &self.settings)?),
         };
         worker.ask(ticket, connection, question, now);
         Ok(ticket)
@@ -308,7 +308,7 @@ impl Standalone {
 
     fn handle_messages(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<TicketAnswer> {
@@ -321,7 +321,7 @@ impl Standalone {
                 Ok(Some(answer)) => told.extend(answer),
                 Ok(None) => return told,
                 Err(_) => {
-                    told.extend(self.lost(registry, unreaped, now));
+                    told.extend(self.lost(poll, unreaped, now));
                     return told;
                 }
             }
@@ -334,7 +334,7 @@ impl Standalone {
     /// [`Unanswered::fail_some`]: worker::Unanswered::fail_some
     fn lost(
         &mut self,
-        registry: &Registry,
+        poll: &Registry,
         unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<TicketAnswer> {
@@ -348,7 +348,7 @@ impl Standalone {
         if unanswered.is_empty() {
             return told;
         }
-        match RegistryWorker::start(registry, &self.settings) {
+        match RegistryWorker::start(poll, &self.settings) {
             Ok(mut worker) => {
                 worker.ask_again(unanswered, now);
                 self.worker = Some(worker);
@@ -402,22 +402,22 @@ mod tests {
         let paths = Scratch::new().paths();
         let mut client = standalone(&paths, forked(|_| std::thread::sleep(WRITING)));
         let mut tickets = 1..;
-        let mut is_asked = |asked: Result<Asked, Fault>| matches!(asked, Ok(Asked::Later(ticket)) if Some(ticket) == tickets.next());
+        let mut is_asked = |asked: Result<Reply, Fault>| matches!(asked, Ok(Reply::Pending(ticket)) if Some(ticket) == tickets.next());
         // Nothing is known of the address.
         let ahead = client.prepare(mio, 1, peer, now);
         assert!(is_asked(client.look(mio, (1, peer), one, ahead, now)));
-        // Asked ahead, and not answered yet; then answered.
+        // Reply ahead, and not answered yet; then answered.
         let ahead = client.prepare(mio, 2, peer, now);
         assert!(is_asked(client.look(mio, (2, peer), one, ahead, now)));
         let mut ahead = client.prepare(mio, 3, peer, now);
         ahead.note(3, allowed(one));
-        let Ok(Asked::Now(Answer::MachineStatus(status))) =
+        let Ok(Reply::Ready(Answer::MachineStatus(status))) =
             client.look(mio, (3, peer), one, ahead, now)
         else {
             panic!("the result is not used");
         };
         assert_eq!(status.id, one);
-        assert!(is_asked(Ok(Asked::Later(3))));
+        assert!(is_asked(Ok(Reply::Pending(3))));
         // The answer to another question, a fault, another machine, an exclusion, a late peer.
         let mut ahead = client.prepare(mio, 4, peer, now);
         ahead.note(3, allowed(one));
@@ -428,7 +428,7 @@ mod tests {
             ahead.note(ticket, allowed(one));
             spoil(&mut ahead, ticket);
             let asked = client.look(mio, (5, peer), id, ahead, now + later);
-            matches!(asked, Ok(Asked::Later(ticket)) if Some(ticket) == tickets.next())
+            matches!(asked, Ok(Reply::Pending(ticket)) if Some(ticket) == tickets.next())
         };
         let fault = |ahead: &mut Ahead, ticket| ahead.note(ticket, Answer::Fault(String::new()));
         assert!(ask_again(&fault, one, Duration::ZERO));

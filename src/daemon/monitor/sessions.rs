@@ -296,7 +296,13 @@ impl Sessions {
         let session = self.all.get_mut(&id)?;
         let is_told = session.over.is_some_and(|(how, ..)| how.is_told());
         if is_told && session.end.is_some() && session.hung.is_none() {
-            return self.end_told(id, kill_after, now);
+            let is_signalled = session.leader.pid().is_some() && session.was_ended_by_client();
+            if session.killed || !is_signalled {
+                return self.finish(id, now);
+            }
+            // The client's signal has reached the job's first group only.
+            self.hang_up_other_groups(id, kill_after, now);
+            return None;
         }
         self.hang_up(id, kill_after, now);
         self.disconnect(id);
@@ -314,7 +320,12 @@ impl Sessions {
     }
 
     /// Handles the end of a login worker's application. Returns the session if it is over.
-    pub(super) fn told(&mut self, id: u64, end: End, now: Instant) -> Option<Finished> {
+    pub(super) fn application_ended(
+        &mut self,
+        id: u64,
+        end: End,
+        now: Instant,
+    ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         // The worker has not reaped it yet, so this must succeed where the system has that call.
         // For a session that was hung up, the worker keeps it, and so its number, until no process
@@ -358,8 +369,10 @@ impl Sessions {
         session.end.as_ref()?;
         if session.killed {
             self.finish(id, now)
-        } else {
+        } else if session.hung.is_some() {
             self.look(id, now)
+        } else {
+            None
         }
     }
 

@@ -108,7 +108,7 @@ impl Logins {
     pub(in super::super) fn count_guess(&mut self, ground: &Ground, denial: Denial) -> Denial {
         if denial.is_of_guess() {
             let interval = ground.settings.daemon.refusal_interval;
-            self.has_failed(&denial.guess, interval, Instant::now());
+            self.note_failed_guess(&denial.guess, interval, Instant::now());
         }
         denial
     }
@@ -174,7 +174,7 @@ impl Logins {
 
     /// Ends the undecided logins before the daemon stops. Workers outlive it to reach PAM's
     /// verdicts.
-    pub(in super::super) fn leave(&mut self, ground: &mut Ground) -> Vec<Denial> {
+    pub(in super::super) fn interrupt_all(&mut self, ground: &mut Ground) -> Vec<Denial> {
         let words = "the daemon stops before PAM has decided";
         let undecided = self.all.iter().filter(|(_, l)| l.is_undecided());
         let undecided: Vec<LoginId> = undecided.map(|(id, _)| *id).collect();

@@ -106,13 +106,13 @@ impl Logins {
 
     /// Notes a wrong guess of a source, which counts until its refusal is sent. The number of such
     /// notes is limited.
-    pub(super) fn has_failed(&mut self, guess: &Guess, interval: Duration, now: Instant) {
+    pub(super) fn note_failed_guess(&mut self, guess: &Guess, interval: Duration, now: Instant) {
         const MOST: usize = 4096;
         let until = sources::told_at(guess.asked, guess.begun, now, interval);
         let rests = guess.begun.map(|begun| begun + REST);
         self.resting.extend(rests.filter(|until| *until > now));
         self.shared
-            .has_failed(guess.from, until.saturating_duration_since(now));
+            .note_failed_guess(guess.from, until.saturating_duration_since(now));
         self.failed.truncate(MOST - 1);
         self.failed.push_front(Failed {
             source: Source::of(guess.from),

@@ -145,7 +145,7 @@ impl Logins {
                     login.tell(&Order::NoAnswer, Vec::new());
                 }
             }
-            WorkerToMonitor::Known(_)
+            WorkerToMonitor::Authenticated(_)
             | WorkerToMonitor::Refused(..)
             | WorkerToMonitor::Failed(_) => {
                 self.hang_up(ground, id);

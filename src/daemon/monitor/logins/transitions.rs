@@ -15,7 +15,7 @@ use super::ending::Departed;
 use super::{Answered, Denial, Detached, Login, LoginId, LoginSubject, Logins, Stage};
 use crate::auth::policy::{Caller, Granted, Gui};
 use crate::ipc::gate::Connection;
-use crate::ipc::login::{Known, Launch, Started, WorkerToMonitor};
+use crate::ipc::login::{Launch, PamAccount, Started, WorkerToMonitor};
 use crate::log::log;
 use crate::protocol::prompt::Text;
 use crate::protocol::stream::End;
@@ -29,7 +29,7 @@ pub(in super::super) enum LoginEvent {
     /// PAM wants the peer prompted.
     Prompt(Vec<Text>),
     /// PAM has authenticated the user.
-    Authenticated(Known),
+    Authenticated(PamAccount),
     /// The application runs.
     Runs(Started),
     /// The application has ended.
@@ -141,20 +141,20 @@ impl Logins {
             return LoginEvent::Nothing;
         }
         login.late = None;
-        if let (WorkerToMonitor::Known(_), Answered::Taken) = (&message, login.answers) {
+        if let (WorkerToMonitor::Authenticated(_), Answered::Taken) = (&message, login.answers) {
             login.answers = Answered::Judged;
         }
         let (cause, words) = match (message, &login.stage) {
             (WorkerToMonitor::Ask(_), Stage::Checking) if login.has_left => {
                 return LoginEvent::Denied(self.end_unanswered(ground, id));
             }
-            (WorkerToMonitor::Known(_), Stage::Checking) if login.has_left => {
+            (WorkerToMonitor::Authenticated(_), Stage::Checking) if login.has_left => {
                 let departed = self.end_departed(ground, id);
                 return departed.map_or(LoginEvent::Nothing, LoginEvent::Departed);
             }
             (WorkerToMonitor::Ask(texts), Stage::Checking) => return LoginEvent::Prompt(texts),
-            (WorkerToMonitor::Known(known), Stage::Checking) => {
-                return LoginEvent::Authenticated(known);
+            (WorkerToMonitor::Authenticated(account), Stage::Checking) => {
+                return LoginEvent::Authenticated(account);
             }
             (WorkerToMonitor::Running(started), Stage::Launching(..)) => {
                 return LoginEvent::Runs(started);

@@ -28,7 +28,7 @@ use crate::daemon::monitor::sessions::{Leader, SessionInfo};
 use crate::fault::Fault;
 use crate::ipc::Channel;
 use crate::ipc::gate::{Connection, Order};
-use crate::ipc::login::{Begin, Known, Launch, Started, Task, WorkerToMonitor};
+use crate::ipc::login::{Begin, Launch, PamAccount, Started, Task, WorkerToMonitor};
 use crate::ipc::relay::Session;
 use crate::log::{Log, log};
 use crate::protocol::prompt::Text;
@@ -170,7 +170,7 @@ fn handle_message(parts: &mut Parts, id: LoginId, message: WorkerToMonitor, now:
     let outcome = match event {
         LoginEvent::Nothing => Ok(()),
         LoginEvent::Prompt(texts) => prompt(parts, id, texts, now),
-        LoginEvent::Authenticated(known) => grant(parts, id, known, now),
+        LoginEvent::Authenticated(account) => grant(parts, id, account, now),
         LoginEvent::Runs(started) => {
             accept(parts, id, started, now);
             Ok(())
@@ -209,10 +209,10 @@ fn prompt(parts: &mut Parts, id: LoginId, texts: Vec<Text>, now: Instant) -> Res
 }
 
 /// Decides whether the authenticated user may start the requested application.
-fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(), Reject> {
+fn grant(parts: &mut Parts, id: LoginId, found: PamAccount, now: Instant) -> Result<(), Reject> {
     let holders = match parts.logins.get(id).and_then(|login| login.subject()) {
         Some(LoginSubject::Host(host, _)) => Holder::of(host.inner()),
-        Some(LoginSubject::LoginClaim(_)) => vec![Holder::User(known.account.name.clone())],
+        Some(LoginSubject::LoginClaim(_)) => vec![Holder::User(found.account.name.clone())],
         None => Vec::new(),
     };
     let cannot = parts.cannot_start_for(&holders);
@@ -226,10 +226,10 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
     }
     let caller = match login.take_subject() {
         Some(LoginSubject::LoginClaim(login_claim)) => {
-            Caller::AuthenticatedUser(Box::new(LoginClaim::believed(login_claim, known.account)))
+            Caller::AuthenticatedUser(Box::new(LoginClaim::believed(login_claim, found.account)))
         }
         Some(LoginSubject::Host(host, _)) => {
-            let account = same_user(login.user(), known.account)?;
+            let account = same_user(login.user(), found.account)?;
             policy::check_account(host.inner(), &account).map_err(|r| r.of(peer))?;
             Caller::Host(host, account)
         }
@@ -238,7 +238,7 @@ fn grant(parts: &mut Parts, id: LoginId, known: Known, now: Instant) -> Result<(
             return Err(Reject::Closed(why, Some(peer)));
         }
     };
-    let granted = policy::grant_application(caller, &known.groups, &settings.gui, serves)
+    let granted = policy::grant_application(caller, &found.groups, &settings.gui, serves)
         .map_err(|r| r.of(peer))?;
     let application = gui::prepare(&granted, &settings.exec.path)?;
     let detach = granted.service().detach;
@@ -361,7 +361,10 @@ fn application_ended(parts: &mut Parts, id: LoginId, end: End, now: Instant) {
     let Some(session) = session else {
         return;
     };
-    let finished = parts.jobs.sessions_mut().told(session, end, now);
+    let finished = parts
+        .jobs
+        .sessions_mut()
+        .application_ended(session, end, now);
     parts.session_ended(finished);
     // Otherwise when the session is over: until then only its leader reserves the group's number.
     if parts.jobs.sessions().may_be_reaped(session) {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Asked, Ticket};
+use super::{Reply, Ticket};
 use crate::registry::Id;
 use crate::registry::asked::Answer;
 
@@ -70,12 +70,12 @@ impl Ahead {
     }
 
     /// Returns its result, if it is about this machine, and is fresh. A fault is asked again.
-    pub(super) fn result(self, id: Id, now: Instant) -> Option<Asked> {
+    pub(super) fn result(self, id: Id, now: Instant) -> Option<Reply> {
         let is_fresh = |look: &Look| now.saturating_duration_since(look.at) <= FRESH;
         let look = self.0.filter(|look| look.id == id && is_fresh(look))?;
         match look.answer {
-            Some(answer @ Answer::MachineStatus(_)) => Some(Asked::Now(answer)),
-            None => Some(Asked::Later(look.ticket)),
+            Some(answer @ Answer::MachineStatus(_)) => Some(Reply::Ready(answer)),
+            None => Some(Reply::Pending(look.ticket)),
             Some(Answer::RegistrationOutcome(_) | Answer::Done | Answer::Fault(_)) => None,
         }
     }

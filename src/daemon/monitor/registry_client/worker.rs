@@ -42,7 +42,7 @@ pub(super) const WRITING: Duration = Duration::from_secs(20);
 const IDLE: Duration = Duration::from_secs(60);
 
 /// A question that was asked.
-struct Asked {
+struct SentQuestion {
     ticket: Ticket,
     connection: Option<Connection>,
     question: Zeroizing<Vec<u8>>,
@@ -51,7 +51,7 @@ struct Asked {
     again: bool,
 }
 
-impl Asked {
+impl SentQuestion {
     /// Returns a failure as its answer.
     fn failed(self, why: &str) -> TicketAnswer {
         TicketAnswer {
@@ -66,9 +66,9 @@ impl Asked {
 #[derive(Default)]
 pub(super) struct Unanswered {
     /// All of them were sent.
-    looks: VecDeque<Asked>,
+    looks: VecDeque<SentQuestion>,
     /// Only the first was sent, so that those of a peer that leaves can be dropped.
-    writes: VecDeque<Asked>,
+    writes: VecDeque<SentQuestion>,
 }
 
 impl Unanswered {
@@ -138,10 +138,10 @@ impl RegistryWorker {
         }
     }
 
-    fn launch(settings: &Path, registry: Option<&Registry>) -> Result<Self, Fault> {
+    fn launch(settings: &Path, poll: Option<&Registry>) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         // Before there is a process, which would otherwise have to be killed and reaped.
-        let watch = registry.map(|r| Watch::new(r, &channel, event_source::REGISTRY_WORKER));
+        let watch = poll.map(|poll| Watch::new(poll, &channel, event_source::REGISTRY_WORKER));
         let watch = watch.transpose()?;
         let pid = process::again("cosserver: registry", theirs.as_fd(), OomPriority::Original)?;
         let starts = watch.is_none();
@@ -191,15 +191,15 @@ impl RegistryWorker {
     ///
     /// # Errors
     /// Fails if no process is available.
-    pub(super) fn start(registry: &Registry, settings: &Path) -> Result<Self, Fault> {
-        Self::launch(settings, Some(registry))
+    pub(super) fn start(poll: &Registry, settings: &Path) -> Result<Self, Fault> {
+        Self::launch(settings, Some(poll))
     }
 
     /// Watches for writability while questions wait.
-    pub(super) fn watch_unsent(&mut self, registry: &Registry) {
+    pub(super) fn watch_unsent(&mut self, poll: &Registry) {
         if let Some(watch) = &mut self.watch {
             // If that fails, they are sent when its next answer comes, or time out.
-            let _ = watch.update(registry, &self.channel);
+            let _ = watch.update(poll, &self.channel);
         }
     }
 
@@ -222,7 +222,7 @@ impl RegistryWorker {
                 (writes, WRITING, is_first)
             }
         };
-        let asked = Asked {
+        let asked = SentQuestion {
             ticket,
             connection,
             question: Zeroizing::new(question.encode(ticket)),
@@ -290,7 +290,8 @@ impl RegistryWorker {
             };
         }
         let Unanswered { looks, writes } = &mut self.unanswered;
-        let is_first = |kind: &VecDeque<Asked>| kind.front().is_some_and(|a| a.ticket == ticket);
+        let is_first =
+            |kind: &VecDeque<SentQuestion>| kind.front().is_some_and(|a| a.ticket == ticket);
         let asked = if is_first(looks) {
             looks.pop_front()
         } else if is_first(writes) {
@@ -352,7 +353,7 @@ impl RegistryWorker {
 
 /// Sends a question. If the worker is dead, the end of its channel follows, and the next worker is
 /// asked.
-fn send(channel: &mut Channel, asked: &Asked) {
+fn send(channel: &mut Channel, asked: &SentQuestion) {
     let _ = channel.send(asked.question.to_vec(), Vec::new());
 }
 

@@ -124,23 +124,14 @@ impl Sessions {
         self.hanging.push(id);
     }
 
-    /// Ends a session whose job has ended and whose client knows it. If the client ended it by a
-    /// signal, which goes to the first group only, the other groups are hung up first.
-    pub(super) fn end_told(
-        &mut self,
-        id: u64,
-        kill_after: Duration,
-        now: Instant,
-    ) -> Option<Finished> {
-        let session = self.all.get_mut(&id)?;
-        if session.killed || session.leader.pid().is_none() || !session.was_ended_by_client() {
-            return self.finish(id, now);
-        }
+    /// Hangs up all groups of a session but its first one.
+    pub(super) fn hang_up_other_groups(&mut self, id: u64, kill_after: Duration, now: Instant) {
         self.hang_up(id, kill_after, now);
         self.disconnect(id);
-        let hung = self.all.get_mut(&id)?.hung.as_mut()?;
-        hung.spares_group = true;
-        None
+        let session = self.all.get_mut(&id);
+        if let Some(hung) = session.and_then(|session| session.hung.as_mut()) {
+            hung.spares_group = true;
+        }
     }
 
     /// Closes the channel to a session's thread, which then closes the job's pipes: only after

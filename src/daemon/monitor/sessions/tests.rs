@@ -34,7 +34,11 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
         .unwrap();
     let session = sessions.all.get_mut(&id).unwrap();
     while !session.send(&MonitorToRelay::Count) {}
-    assert!(sessions.told(id, End::Exited(7), now).is_none());
+    assert!(
+        sessions
+            .application_ended(id, End::Exited(7), now)
+            .is_none()
+    );
     assert!(sessions.watch_unsent(registry, grace, now).is_empty());
 
     let mut buffer = [0; 256];

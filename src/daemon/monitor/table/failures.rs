@@ -18,7 +18,7 @@ impl Table {
     ///
     /// # Errors
     /// Fails if the table cannot be written.
-    pub(in super::super) fn has_failed(
+    pub(in super::super) fn note_failed_guess(
         &self,
         source: Source,
         told_after: Duration,

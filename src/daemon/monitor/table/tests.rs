@@ -372,10 +372,12 @@ fn failed_guess_holds_a_pam_slot_until_its_denial() {
     let table = open(&path(&scratch));
     let from: IpAddr = "192.0.2.1".parse().unwrap();
     for _ in 0..3 {
-        table.has_failed(Source::of(from), at(2), at(10)).unwrap();
+        table
+            .note_failed_guess(Source::of(from), at(2), at(10))
+            .unwrap();
     }
     table
-        .has_failed(source("192.0.2.2"), at(600), at(10))
+        .note_failed_guess(source("192.0.2.2"), at(600), at(10))
         .unwrap();
     assert_eq!(table.take_pam_slot(from, 4, at(11)).unwrap(), None);
     let pam_slot = |from: &str, now| {
@@ -407,7 +409,7 @@ fn failed_guess_holds_a_pam_slot_until_its_denial() {
     for n in 0..5000_u64 {
         let told_after = Duration::from_millis(10_000 + n);
         table
-            .has_failed(source("192.0.2.9"), told_after, at(20))
+            .note_failed_guess(source("192.0.2.9"), told_after, at(20))
             .unwrap();
     }
     assert_eq!(unreported_guesses("192.0.2.9", 21), GUESSES - 1);
