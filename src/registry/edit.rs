@@ -85,6 +85,12 @@ impl Edit {
                 None => faults.push(Fault::at(copy, number, why)),
             }
         }
+        // Not all of them are described.
+        let (now, before) = (document.wrong().count(), self.document.wrong().count());
+        if faults.is_empty() && now > before {
+            let words = format!("{} more lines are wrong", now - before);
+            faults.push(Fault::of(copy, words));
+        }
         Checked {
             document: Some(document),
             faults,
@@ -120,10 +126,14 @@ fn wrong<'a>(
 ) -> impl Iterator<Item = (usize, (&'static str, &'a [u8]))> {
     let mut lines = (1..).zip(text.split(|b| *b == b'\n'));
     // Both are in the order of the numbers.
-    document.wrong().iter().filter_map(move |(number, why)| {
-        let (_, line) = lines.find(|(at, _)| at == number)?;
-        Some((*number, (*why, line)))
-    })
+    document
+        .wrong()
+        .first()
+        .iter()
+        .filter_map(move |(number, why)| {
+            let (_, line) = lines.find(|(at, _)| at == number)?;
+            Some((*number, (*why, line)))
+        })
 }
 
 #[cfg(test)]

@@ -251,8 +251,9 @@ impl Table {
     pub(super) fn wrong_lines(&self) -> Result<Vec<Fault>, Fault> {
         let all = self.read()?;
         let told = |(line, why): &(usize, &str)| Fault::at(&self.path, *line, why);
-        let mut faults: Vec<Fault> = all.wrong().iter().take(WRONG).map(told).collect();
-        let more = all.wrong().len().saturating_sub(WRONG);
+        let wrong = all.wrong();
+        let mut faults: Vec<Fault> = wrong.first().iter().take(WRONG).map(told).collect();
+        let more = wrong.count().saturating_sub(faults.len());
         if more > 0 {
             faults.push(Fault::of(
                 &self.path,

@@ -5,7 +5,7 @@
 //! line, sorted by ID. Comments (`#`) and blank lines may stand anywhere. A line that is wrong
 //! allows nothing, and one that begins with an ID denies that machine.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::io::{BufRead, Read};
 
 use super::id::{Id, Name, Occurred};
@@ -146,9 +146,15 @@ pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Returns the part of a line that counts, without the blanks before it: a reader that keeps only
+/// the beginning of a line must see the same as one that has the whole.
+fn beginning(line: &[u8]) -> &[u8] {
+    line.get(..=LINE).unwrap_or(line).trim_ascii_start()
+}
+
 /// Returns the ID with which a machine's line begins; blanks before it are ignored.
 fn id_of(line: &[u8]) -> Option<Id> {
-    let line = line.trim_ascii_start();
+    let line = beginning(line);
     let (digits, rest) = line.split_at_checked(32)?;
     if rest.first().is_some_and(|b| !b.is_ascii_whitespace()) {
         return None;
@@ -172,8 +178,7 @@ pub(super) fn place(line: &[u8]) -> Option<Place> {
     if let Some(id) = id_of(line) {
         return Some(Place::Machine(id));
     }
-    let is_password = line
-        .trim_ascii_start()
+    let is_password = beginning(line)
         .strip_prefix(PASSWORD.as_bytes())
         .is_some_and(|rest| rest.first() == Some(&b' '));
     if is_password {
@@ -184,7 +189,7 @@ pub(super) fn place(line: &[u8]) -> Option<Place> {
 
 /// Returns whether a line is a comment or blank.
 fn is_nothing(line: &[u8]) -> bool {
-    matches!(line.trim_ascii_start().first(), None | Some(b'#'))
+    matches!(beginning(line).first(), None | Some(b'#'))
 }
 
 /// What a line says.
@@ -226,14 +231,16 @@ impl Format {
 
     /// Parses a line without its end, which may be that of another system.
     pub(super) fn line<'a>(&self, line: &'a [u8]) -> Line<'a> {
-        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
-        if is_nothing(line) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let is_long = line.len() > LINE;
+        let line = beginning(line);
+        if is_nothing(line) && !(is_long && line.is_empty()) {
             return Line::Nothing;
         }
         if let Some(id) = id_of(line) {
-            return self.machine(id, line);
+            return self.machine(id, line, is_long);
         }
-        if line.len() > LINE {
+        if is_long {
             return Line::Wrong("it is too long", None);
         }
         let mut words = line.splitn(2, |b| *b == b' ');
@@ -271,14 +278,14 @@ impl Format {
         }
     }
 
-    fn machine<'a>(&self, id: Id, line: &'a [u8]) -> Line<'a> {
+    fn machine<'a>(&self, id: Id, line: &'a [u8], is_long: bool) -> Line<'a> {
         let mut row = Row {
             id,
             kind: self.denial,
             at: Occurred(0),
             name: None,
         };
-        let Some(text) = std::str::from_utf8(line).ok().filter(|t| t.len() <= LINE) else {
+        let Some(text) = std::str::from_utf8(line).ok().filter(|_| !is_long) else {
             return Line::Wrong("it is too long, or not UTF-8", Some(row));
         };
         let first = |text: &'a str| -> (&'a str, &'a str) {
@@ -357,6 +364,39 @@ struct Entry {
     line: usize,
     /// The number of the line in the file that was parsed; 0: it is new.
     number: usize,
+    is_wrong: bool,
+}
+
+/// Most wrong lines that are described; the others are counted.
+const DESCRIBED: usize = 1_000;
+
+/// The wrong lines of a file.
+#[derive(Default)]
+pub(super) struct WrongLines {
+    /// The first ones: their numbers, and the reasons.
+    first: Vec<(usize, &'static str)>,
+    count: usize,
+}
+
+impl WrongLines {
+    fn add(&mut self, number: usize, why: &'static str) {
+        self.count += 1;
+        let at = self.first.partition_point(|(other, _)| *other <= number);
+        if at < DESCRIBED {
+            self.first.truncate(DESCRIBED - 1);
+            self.first.insert(at, (number, why));
+        }
+    }
+
+    /// Returns the first of them in the order of the file: their numbers, and the reasons.
+    pub(super) fn first(&self) -> &[(usize, &'static str)] {
+        &self.first
+    }
+
+    /// Returns how many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
 }
 
 /// The content of a whole file, for writing it again. Comments and wrong lines stay in it.
@@ -374,8 +414,11 @@ pub(super) struct Document {
     wrong_passwords: Vec<u8>,
     /// Comments after the last machine.
     tail: Vec<u8>,
-    /// The wrong lines: their numbers, and the reasons.
-    wrong: Vec<(usize, &'static str)>,
+    /// The lines that set a setting again.
+    repeated: Settings,
+    /// The hashes of the passwords that were parsed.
+    hashes: BTreeSet<[u8; 32]>,
+    wrong: WrongLines,
     is_changed: bool,
 }
 
@@ -392,7 +435,9 @@ impl Document {
             others: Vec::new(),
             wrong_passwords: Vec::new(),
             tail: Vec::new(),
-            wrong: Vec::new(),
+            repeated: Settings::new(),
+            hashes: BTreeSet::new(),
+            wrong: WrongLines::default(),
             is_changed: true,
         }
     }
@@ -433,7 +478,9 @@ impl Document {
                 | Line::Machine(_) => None,
             };
             let kind = parsed.row().map(|row| row.kind);
-            self.wrong.extend(wrong.map(|why| (number, why)));
+            if let Some(why) = wrong {
+                self.wrong.add(number, why);
+            }
             let start = before.len();
             let mut text = std::mem::take(before);
             text.extend_from_slice(line);
@@ -444,6 +491,7 @@ impl Document {
                 text,
                 line: start,
                 number,
+                is_wrong: wrong.is_some(),
             });
             return;
         }
@@ -455,8 +503,7 @@ impl Document {
         if let Line::Setting(name, value) = parsed {
             if !self.settings.contains_key(name) {
                 if !self.format.is_right(name, value) {
-                    self.wrong
-                        .push((number, "its folder is not an absolute path"));
+                    self.wrong.add(number, "its folder is not an absolute path");
                 }
                 self.settings.insert(name, value.to_owned());
                 self.comments.insert(name, std::mem::take(before));
@@ -466,8 +513,18 @@ impl Document {
         self.others.append(before);
         match parsed {
             Line::Changes(count) => self.changes = count,
-            Line::Setting(..) => self.keep(number, line, "the setting stands twice"),
-            Line::Password(password) => self.passwords.push(password),
+            Line::Setting(name, _) => {
+                self.wrong.add(number, "the setting stands twice");
+                let lines = self.repeated.entry(name).or_default();
+                lines.extend_from_slice(line);
+                lines.push(b'\n');
+            }
+            Line::Password(password) => {
+                if !self.hashes.insert(password.hash) {
+                    self.wrong.add(number, "the password stands twice");
+                }
+                self.passwords.push(password);
+            }
             Line::Wrong(why, _) => self.keep(number, line, why),
             Line::Nothing | Line::Sorted(..) | Line::Machine(_) => {}
         }
@@ -476,24 +533,24 @@ impl Document {
     /// Finds the machines' lines that say again what an earlier one says. The lines are sorted.
     fn find_doubles(&mut self) {
         let is_exclusive = self.format.is_exclusive;
-        let mut doubles = Vec::new();
         for of_one in self.rows.chunk_by(|a, b| a.id == b.id) {
-            for (at, entry) in of_one.iter().enumerate().skip(1) {
-                let mut earlier = of_one.iter().take(at).filter(|other| other.kind.is_some());
-                let is_same = |other: &Entry| is_exclusive || other.kind == entry.kind;
-                let is_double = entry.kind.is_some() && earlier.any(is_same);
-                let is_wrong = self.wrong.binary_search_by_key(&entry.number, |(n, _)| *n);
-                if is_double && is_wrong.is_err() {
-                    doubles.push((entry.number, "the machine has such a line already"));
+            let mut seen = BTreeSet::new();
+            for entry in of_one {
+                let Some(kind) = entry.kind else {
+                    continue;
+                };
+                let is_double = seen.contains(&kind) || is_exclusive && !seen.is_empty();
+                seen.insert(kind);
+                if is_double && !entry.is_wrong {
+                    let why = "the machine has such a line already";
+                    self.wrong.add(entry.number, why);
                 }
             }
         }
-        self.wrong.append(&mut doubles);
-        self.wrong.sort_unstable_by_key(|(number, _)| *number);
     }
 
     fn keep(&mut self, number: usize, line: &[u8], why: &'static str) {
-        self.wrong.push((number, why));
+        self.wrong.add(number, why);
         let kept = match place(line) {
             Some(Place::Password) => &mut self.wrong_passwords,
             Some(Place::Setting | Place::Machine(_)) | None => &mut self.others,
@@ -502,8 +559,8 @@ impl Document {
         kept.push(b'\n');
     }
 
-    /// Returns the wrong lines: their numbers, and the reasons.
-    pub(super) fn wrong(&self) -> &[(usize, &'static str)] {
+    /// Returns the wrong lines.
+    pub(super) const fn wrong(&self) -> &WrongLines {
         &self.wrong
     }
 
@@ -512,15 +569,18 @@ impl Document {
         &self.settings
     }
 
-    /// Sets a setting, or removes it.
+    /// Sets a setting, or removes it, with the lines that set it again: one of them would count
+    /// after it.
     ///
     /// # Errors
-    /// The value has more than one line, or is too long.
+    /// The value has more than one line, ends with a carriage return, or is too long.
     pub(super) fn set(&mut self, name: &'static str, value: Option<&[u8]>) -> Result<(), Fault> {
-        if value.is_some_and(|v| v.contains(&b'\n') || v.len() + name.len() >= LINE) {
+        let is_wrong = |v: &[u8]| v.contains(&b'\n') || v.ends_with(b"\r");
+        if value.is_some_and(|v| is_wrong(v) || v.len() + name.len() >= LINE) {
             let words = format!("{name}: a value is one line of at most {LINE} bytes");
             return Err(Fault::new(words));
         }
+        self.is_changed |= self.repeated.remove(name).is_some();
         if self.settings.get(name).map(Vec::as_slice) != value {
             self.is_changed = true;
             self.settings.remove(name);
@@ -546,11 +606,13 @@ impl Document {
         self.passwords.push(password);
     }
 
-    /// Removes the first password that `is` names, and returns it.
-    pub(super) fn take_password(&mut self, is: impl Fn(&Hashed) -> bool) -> Option<Hashed> {
-        let at = self.passwords.iter().position(is)?;
-        self.is_changed = true;
-        Some(self.passwords.remove(at))
+    /// Removes the passwords that `is` names, and returns the first: it may stand twice.
+    pub(super) fn take_passwords(&mut self, is: impl Fn(&Hashed) -> bool) -> Option<Hashed> {
+        let all = std::mem::take(&mut self.passwords).into_iter();
+        let (taken, left) = all.partition::<Vec<_>, _>(is);
+        self.passwords = left;
+        self.is_changed |= !taken.is_empty();
+        taken.into_iter().next()
     }
 
     /// Returns the lines that count, in the order of their IDs.
@@ -597,6 +659,7 @@ impl Document {
             text: before,
             line,
             number: 0,
+            is_wrong: false,
         };
         self.rows.insert(at, entry);
     }
@@ -620,20 +683,13 @@ impl Document {
     /// Removes lines of a machine, and returns the comments before them.
     fn remove_where(&mut self, id: &Id, is: impl Fn(Option<Kind>) -> bool) -> Vec<u8> {
         let from = self.rows.partition_point(|entry| entry.id < *id);
-        let mut comments = Vec::new();
-        while let Some(at) = self
-            .rows
-            .get(from..)
-            .unwrap_or_default()
-            .iter()
-            .take_while(|entry| entry.id == *id)
-            .position(|entry| is(entry.kind))
-        {
-            let entry = self.rows.remove(from + at);
-            comments.extend_from_slice(entry.text.get(..entry.line).unwrap_or_default());
-            self.is_changed = true;
-        }
-        comments
+        let to = self.rows.partition_point(|entry| entry.id <= *id);
+        let own = self.rows.drain(from..to);
+        let (removed, kept): (Vec<_>, Vec<_>) = own.partition(|entry| is(entry.kind));
+        self.rows.splice(from..from, kept);
+        self.is_changed |= !removed.is_empty();
+        let comments = |entry: Entry| entry.text.into_iter().take(entry.line);
+        removed.into_iter().flat_map(comments).collect()
     }
 
     /// Replaces all lines of this kind. A machine that has one already keeps its time.
@@ -673,6 +729,7 @@ impl Document {
                 text,
                 line,
                 number: 0,
+                is_wrong: false,
             });
         }
         for entry in old.into_values() {
@@ -705,8 +762,8 @@ impl Document {
                 body.push(b'\n');
             }
         }
-        body.extend_from_slice(&self.others);
-        body.extend_from_slice(&self.wrong_passwords);
+        let repeated = self.repeated.values().flatten();
+        body.extend(repeated.chain(&self.others).chain(&self.wrong_passwords));
         for password in &self.passwords {
             body.extend_from_slice(password.text().as_bytes());
         }
@@ -721,3 +778,7 @@ impl Document {
         text
     }
 }
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

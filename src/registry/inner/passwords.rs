@@ -213,7 +213,7 @@ impl Inner {
     /// The file cannot be written.
     pub fn delete_password(&mut self, name: &str) -> Result<bool, Fault> {
         self.0
-            .change_always(|all| Ok(all.take_password(|p| p.name.as_str() == name).is_some()))
+            .change_always(|all| Ok(all.take_passwords(|p| p.name.as_str() == name).is_some()))
     }
 
     /// Sets or removes the backdoor password. Its hash takes a moment.
@@ -363,7 +363,7 @@ impl Typed {
 
 /// Returns which password matches, and erases it if it is a one-time password.
 fn take(all: &mut Document, typed: &Typed) -> Option<Right> {
-    if let Some(password) = all.take_password(|p| typed.is(p)) {
+    if let Some(password) = all.take_passwords(|p| typed.is(p)) {
         return Some(Right::OneTime(password.name));
     }
     typed.is_backdoor(all.settings()).then_some(Right::Backdoor)
