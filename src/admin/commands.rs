@@ -48,6 +48,10 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     let tables = [GLOBAL, command.flags];
     let mut parsed = cli::parse(&tables, ParsingStyle::FloatingFrees, rest)
         .map_err(|fail| usage(&fail, &tables, &name))?;
+    if before.has("C") && parsed.has("C") {
+        let fail = Fail::OptionDuplicated("C".to_owned());
+        return Err(usage(&fail, &tables, &name));
+    }
     parsed.given.splice(0..0, before.given);
     if parsed.has("h") {
         return Ok(Parsed::Tell(help(command)));
@@ -148,6 +152,7 @@ fn unknown(free: &[String]) -> String {
 fn usage(fail: &Fail, tables: &[&'static [Flag]], name: &str) -> Failure {
     let has = |table: &[Flag], long| table.iter().flat_map(Flag::names).any(|n| n.1 == long);
     let words = match fail {
+        _ if cli::no_text(fail).is_some() => cli::no_text(fail).unwrap_or_default(),
         // The flag belongs to a command, but is before it.
         Fail::UnrecognizedOption(flag)
             if name == "cosadm" && commands().any(|c| has(c.flags, flag)) =>

@@ -66,6 +66,7 @@ fn mistakes() {
         ),
         ("host join f --name", "Argument to option 'name' missing"),
         ("check --json --json", "given more than once"),
+        ("-C a check -C b", "given more than once"),
         ("-x check", "unknown flag -x"),
         (
             "--json host list",

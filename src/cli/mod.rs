@@ -83,6 +83,17 @@ pub fn entry(shown: &str, width: usize, meaning: &str) -> String {
     format!("  {shown:<width$} {meaning}\n")
 }
 
+/// Describes an error that is about a word that is not UTF-8: `getopts` takes it for an unknown
+/// flag, whose name it shows in quotes.
+pub fn no_text(fail: &Fail) -> Option<String> {
+    match fail {
+        Fail::UnrecognizedOption(word) if word.starts_with('"') => {
+            Some(format!("{word}: an argument that is not UTF-8"))
+        }
+        _ => None,
+    }
+}
+
 /// Returns a flag's name with its dashes.
 pub fn dashed(name: &str) -> String {
     let dashes = if name.chars().count() == 1 { "-" } else { "--" };
@@ -182,7 +193,20 @@ pub fn parse<E>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_word_that_is_not_utf8_is_described_as_such() {
+        let words = [OsStr::from_bytes(b"x\xff")];
+        let fail = parse(&[TABLE], ParsingStyle::FloatingFrees, words).err();
+        let words = fail.as_ref().and_then(no_text);
+        assert_eq!(
+            words.as_deref(),
+            Some(r#""x\xFF": an argument that is not UTF-8"#)
+        );
+    }
 
     const TABLE: &[Flag] = &[
         flag("-o, --output FILE", "write it there"),

@@ -1,6 +1,7 @@
 //! The daemon's command line. Flags follow sshd if sshd has them. Runs in the process that becomes
 //! the monitor.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Flag, ParsingStyle, flag};
@@ -69,9 +70,9 @@ pub fn help() -> String {
 ///
 /// # Errors
 /// Returns what is wrong with it.
-pub fn parse(words: &[String]) -> Result<Asked, Fault> {
+pub fn parse(words: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Asked, Fault> {
     let m = cli::parse(&[FLAGS], ParsingStyle::StopAtFirstFree, words)
-        .map_err(|e| Fault::new(e.to_string()))?;
+        .map_err(|fail| Fault::new(cli::no_text(&fail).unwrap_or_else(|| fail.to_string())))?;
     if let Some(word) = m.words.first() {
         return Err(Fault::new(format!(
             "{word}: unexpected argument; the daemon takes only flags"
@@ -128,15 +129,20 @@ fn no_file(folder: &Path) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     fn parsed(words: &str) -> Result<Asked, Fault> {
-        parse(
-            &words
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        parse(words.split_whitespace())
+    }
+
+    /// Regression: another file was read, whose name had other characters.
+    #[test]
+    fn a_file_whose_name_is_not_utf8_is_rejected() {
+        let name = OsStr::from_bytes(b"/etc/\xff.toml");
+        let told = parse([OsStr::new("-f"), name]).unwrap_err().to_string();
+        assert_eq!(told, r#""/etc/\xFF.toml": an argument that is not UTF-8"#);
     }
 
     #[test]

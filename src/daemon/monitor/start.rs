@@ -62,11 +62,7 @@ pub(super) enum Started {
 
 pub(super) fn start(child_mains: &ChildMains) -> Started {
     inherited::close();
-    let words: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|w| w.to_string_lossy().into_owned())
-        .collect();
-    let asked = match options::parse(&words) {
+    let asked = match options::parse(std::env::args_os().skip(1)) {
         Ok(asked) => Asked {
             stderr: asked.stderr && !stderr_is_the_peers(),
             ..asked
