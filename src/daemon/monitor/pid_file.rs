@@ -4,8 +4,8 @@
 //! Run by the monitor when it starts, and again from its event loop until it has all of them: its
 //! predecessor may still be ending, or the file system be full.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,9 +52,12 @@ impl Claim {
         self.due = None;
     }
 
-    /// Removes the pid file, if it is ours.
+    /// Removes the pid file, if it is ours: not after another folder was put in the place of ours.
     pub(super) fn remove_pid_file(&self, paths: &Paths) {
-        if self.lock.is_some() {
+        let own = self.lock.as_ref().and_then(|lock| lock.metadata().ok());
+        let there = std::fs::metadata(paths.daemon_lock()).ok();
+        let is_same = |(a, b): (Metadata, Metadata)| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if own.zip(there).is_some_and(is_same) {
             let _ = std::fs::remove_file(paths.pid_file());
         }
     }
@@ -161,6 +164,25 @@ fn why_not_locked(lock: &Path, e: Errno) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
+
+    /// Regression: it removed that of the daemon that had claimed a new folder.
+    #[test]
+    fn the_pid_file_of_another_daemon_is_not_removed() {
+        let scratch = Scratch::new();
+        let paths = scratch.paths();
+        let mut claim = Claim::default();
+        claim.lock(&paths).unwrap();
+        claim.write_pid_file(&paths).unwrap();
+        std::fs::remove_dir_all(&paths.run).unwrap();
+        let mut other = Claim::default();
+        other.lock(&paths).unwrap();
+        other.write_pid_file(&paths).unwrap();
+        claim.remove_pid_file(&paths);
+        assert!(paths.pid_file().exists());
+        other.remove_pid_file(&paths);
+        assert!(!paths.pid_file().exists());
+    }
 
     /// A file system that does not support locks is not another daemon.
     #[test]

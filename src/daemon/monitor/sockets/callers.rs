@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,34 @@ pub(super) struct Callers<T> {
     terms: Terms,
     event_source: fn(u64) -> Token,
     /// Dropped after its clients: it takes over their sockets that have unread data.
-    listener: Option<(Listener, PathBuf, Token)>,
+    listener: Option<(Listener, SocketFile, Token)>,
+}
+
+/// The file of a socket, which only its daemon removes.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode number.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path),
+        }
+    }
+
+    fn remove(self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 impl<T: Default> Callers<T> {
@@ -135,18 +163,18 @@ impl<T: Default> Callers<T> {
             event_source,
             Interest::READABLE,
         )?;
-        self.listener = Some((listener, path.to_owned(), event_source));
+        self.listener = Some((listener, SocketFile::of(path), event_source));
         Ok(())
     }
 
-    /// Stops listening and removes the socket's file.
+    /// Stops listening and removes the socket's file, unless it is another daemon's by now.
     pub(super) fn close(&mut self) {
         // Drop the listener last. The clients hand it the sockets that cannot be closed here, and
         // it leaves them open until the process ends.
         self.all.clear();
         self.line.clear();
-        if let Some((_, path, _)) = self.listener.take() {
-            let _ = std::fs::remove_file(path);
+        if let Some((_, file, _)) = self.listener.take() {
+            file.remove();
         }
     }
 
@@ -396,7 +424,23 @@ impl<T: Default> Callers<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
     use crate::daemon::monitor::event_source;
+
+    /// Regression: a daemon that ended removed the socket of the one that had taken its place.
+    #[test]
+    fn the_socket_of_another_daemon_is_not_removed() {
+        let folder = Scratch::new();
+        let path = folder.path().join("socket");
+        std::fs::write(&path, "").unwrap();
+        let file = SocketFile::of(&path);
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        std::fs::write(&path, "").unwrap();
+        file.remove();
+        assert!(path.exists());
+        SocketFile::of(&path).remove();
+        assert!(!path.exists());
+    }
 
     #[test]
     fn callers_without_an_account_yield_the_queue_to_a_user() {
