@@ -34,7 +34,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const NOISE: u32 = 100;
 /// Most rate-limited lines a second about one local user; the rest is only counted.
 const OF_ONE: u32 = 10;
-/// Users counted_as lines are counted individually at a time.
+/// Most users whose lines are counted individually at a time.
 const USERS: usize = 1024;
 
 /// Where lines go.

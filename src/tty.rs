@@ -202,7 +202,12 @@ pub fn read_line(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<
         match from.read(std::slice::from_mut(&mut *byte)) {
             Ok(0) if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(0) => return Ok(line),
-            Ok(_) if *byte == b'\n' => return Ok(line),
+            Ok(_) if *byte == b'\n' => {
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                return Ok(line);
+            }
             Ok(_) if line.len() >= most => return Err(io::Error::other("the answer is too long")),
             Ok(_) => line.push(*byte),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

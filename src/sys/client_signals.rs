@@ -39,11 +39,14 @@ impl Caught {
     /// # Errors
     /// No descriptors are left.
     pub fn of(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
+        Self::set(&signals.into_iter().filter(|s| !is_ignored(*s)).collect())
+    }
+
+    fn set(caught: &SigSet) -> io::Result<Self> {
         let before = SigSet::thread_get_mask()?;
-        let caught: SigSet = signals.into_iter().filter(|s| !is_ignored(*s)).collect();
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         // First, so that no signal stays blocked if it fails.
-        let descriptor = SignalFd::with_flags(&caught, flags)?;
+        let descriptor = SignalFd::with_flags(caught, flags)?;
         caught.thread_block()?;
         Ok(Self { descriptor, before })
     }
@@ -54,7 +57,9 @@ impl Caught {
     /// As [`Self::of`].
     pub fn all() -> io::Result<Self> {
         let before = SigSet::thread_get_mask()?;
-        Self::of(Signal::iterator().filter(|s| !NOT_HELD.contains(s) && !before.contains(*s)))
+        let held = Signal::iterator().filter(|s| !NOT_HELD.contains(s) && !before.contains(*s));
+        let held: SigSet = held.filter(|s| !is_ignored(*s)).collect();
+        Self::set(&with_real_time(held, &before))
     }
 
     /// Returns the number of the next signal that has come, if there is one.
@@ -79,13 +84,32 @@ impl Drop for Caught {
     }
 }
 
+/// Adds the real-time signals, of which nix knows none, except those that are ignored or in
+/// `before`.
+fn with_real_time(signals: SigSet, before: &SigSet) -> SigSet {
+    let mut set = *signals.as_ref();
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        // SAFETY: the set is initialized, and the number is that of a signal.
+        let is_held = unsafe { libc::sigismember(before.as_ref(), number) } == 1;
+        if !is_held && !is_number_ignored(number) {
+            // SAFETY: as before.
+            unsafe { libc::sigaddset(&mut set, number) };
+        }
+    }
+    // SAFETY: the set is an initialized one with valid signals added.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
+}
+
 /// Returns whether a signal is ignored now, as `nohup` leaves SIGHUP for the programs that it
 /// starts.
 pub fn is_ignored(signal: Signal) -> bool {
+    is_number_ignored(signal as libc::c_int)
+}
+
+fn is_number_ignored(number: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: a null new action changes nothing; `action` is large enough for the old one.
-    let done =
-        unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), action.as_mut_ptr()) };
+    let done = unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) };
     if done != 0 {
         return false;
     }
@@ -97,6 +121,22 @@ pub fn is_ignored(signal: Signal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: one at a password prompt left the terminal without echo.
+    #[test]
+    fn all_signals_include_the_real_time_ones() {
+        let held = Caught::all().unwrap();
+        let now = SigSet::thread_get_mask().unwrap();
+        let is_blocked = |number| {
+            // SAFETY: the set is initialized, and the number is that of a signal.
+            unsafe { libc::sigismember(now.as_ref(), number) == 1 }
+        };
+        assert!((libc::SIGRTMIN()..=libc::SIGRTMAX()).all(is_blocked));
+        assert!(is_blocked(libc::SIGTERM) && !is_blocked(libc::SIGSEGV));
+        drop(held);
+        let after = SigSet::thread_get_mask().unwrap();
+        assert!(!after.contains(Signal::SIGTERM));
+    }
 
     #[test]
     fn rust_ignores_sigpipe_and_no_other() {
