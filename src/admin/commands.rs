@@ -151,8 +151,10 @@ fn unknown(free: &[String]) -> String {
 
 fn usage(fail: &Fail, tables: &[&'static [Flag]], name: &str) -> Failure {
     let has = |table: &[Flag], long| table.iter().flat_map(Flag::names).any(|n| n.1 == long);
+    if let Some(words) = cli::no_text(fail) {
+        return Failure::Usage(words);
+    }
     let words = match fail {
-        _ if cli::no_text(fail).is_some() => cli::no_text(fail).unwrap_or_default(),
         // The flag belongs to a command, but is before it.
         Fail::UnrecognizedOption(flag)
             if name == "cosadm" && commands().any(|c| has(c.flags, flag)) =>

@@ -86,12 +86,11 @@ pub fn entry(shown: &str, width: usize, meaning: &str) -> String {
 /// Describes an error that is about a word that is not UTF-8: `getopts` takes it for an unknown
 /// flag, whose name it shows in quotes.
 pub fn no_text(fail: &Fail) -> Option<String> {
-    match fail {
-        Fail::UnrecognizedOption(word) if word.starts_with('"') => {
-            Some(format!("{word}: an argument that is not UTF-8"))
-        }
-        _ => None,
-    }
+    let Fail::UnrecognizedOption(word) = fail else {
+        return None;
+    };
+    let is_quoted = word.starts_with('"');
+    is_quoted.then(|| format!("{word}: an argument that is not UTF-8"))
 }
 
 /// Returns a flag's name with its dashes.
