@@ -22,4 +22,5 @@ mod tool;
 mod doors_killed;
 mod doors_race;
 mod real_programs;
+mod released;
 mod replays;
