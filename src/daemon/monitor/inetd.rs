@@ -17,7 +17,7 @@ use super::ground::Ground;
 use super::listen::adopted;
 use super::look_ups::Process;
 use super::options::Asked;
-use super::table::{Admission, PreauthStage, Table};
+use super::inetd_table::{Admission, PreauthStage, Table};
 use crate::daemon::sources::{self, Source};
 use crate::fault::Fault;
 use crate::ipc::gate::{Complaint, Order, Question};

@@ -26,17 +26,17 @@ use super::names::Names;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::parts::Parts;
-use super::pid_file::Claim;
 use super::preauth::Connections;
 use super::processes::{Processes, Which};
 use super::registry_client::RegistryClient;
 use super::registry_client::guesses::Guesses;
+use super::run_claim::Claim;
 use super::sessions::Sessions;
 use super::sockets::LocalSockets;
 use super::startup_error::{
     print_error, print_startup_fault, stderr_is_the_peers, warn_of_line, warn_of_log, warn_of_user,
 };
-use super::{event_source, inetd, room, run_folder};
+use super::{descriptor_limit, event_source, inetd, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::paths::Paths;
@@ -196,7 +196,7 @@ fn serve(
     let settings = settings(&asked.file, asked.port)?;
     sessions.groups().set_grace(settings.exec.hup_to_kill);
     let login_program = can_log_in(&settings)?;
-    process::raise_descriptors(room::wanted(&settings));
+    process::raise_descriptors(descriptor_limit::wanted(&settings));
     let mut degraded = Vec::new();
     let process = begun.as_mut().map(|b| &mut b.look_up);
     let (sandbox_config, in_its_place) =
