@@ -37,7 +37,8 @@ impl PreauthTable {
             // It was refused, and the refusal is logged.
             return self.forget(connection);
         }
-        let is_judged = preauth.known && preauth.has_answered && preauth.stage != Stage::Asked;
+        let is_judged =
+            preauth.known && preauth.has_answered && preauth.stage != Stage::AwaitsCommand;
         let from = preauth.from;
         self.penalise(connection, complaint, now);
         self.ask(&Question::Rejected(complaint, from), Vec::new())?;

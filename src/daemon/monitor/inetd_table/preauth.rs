@@ -27,7 +27,7 @@ pub(in super::super) enum PreauthStage {
     /// We wait for it: it may be evicted.
     Waiting = 1,
     /// It waits for us.
-    Asking = 2,
+    AwaitsDecision = 2,
     /// It was evicted, and no longer counts.
     Leaving = 3,
     /// It is asked for a password, or waits for a PAM slot: it may be evicted.
@@ -52,7 +52,7 @@ impl Slot {
         let [family, stage] = *rest.first_chunk::<2>()?;
         let stage = match stage {
             1 => PreauthStage::Waiting,
-            2 => PreauthStage::Asking,
+            2 => PreauthStage::AwaitsDecision,
             3 => PreauthStage::Leaving,
             4 => PreauthStage::Prompted,
             5 => PreauthStage::Refused,
