@@ -27,7 +27,7 @@ pub struct Asker {
     /// The login as `USER@HOST`.
     who: String,
     /// What would have made the prompt unnecessary.
-    else_by: Option<Fault>,
+    missing_alternative: Option<Fault>,
 }
 
 enum Source {
@@ -55,19 +55,19 @@ impl Asker {
             from,
             batch,
             who,
-            else_by: None,
+            missing_alternative: None,
         })
     }
 
     /// Records what is missing to continue without a prompt. It is reported if the prompt stays
     /// unanswered.
-    pub fn note_missing(&mut self, but: Fault) {
-        self.else_by = Some(but);
+    pub fn note_missing_alternative(&mut self, missing: Fault) {
+        self.missing_alternative = Some(missing);
     }
 
     /// Returns what is missing to continue without a prompt, if known.
-    pub(super) fn otherwise(&self) -> Option<Fault> {
-        self.else_by.clone()
+    pub(super) fn missing_alternative(&self) -> Option<Fault> {
+        self.missing_alternative.clone()
     }
 
     /// Returns the answers to the prompts among these texts, and prints the other texts. `host`:

@@ -39,7 +39,7 @@ enum By<'a> {
 impl<'a> Door<'a> {
     /// Returns the answers for a host that is called for another purpose. The user at the terminal
     /// answers if `may_ask`. Otherwise the error names the `enrolment` command.
-    pub const fn by_the_way(host: &'a str, enrolment: String, may_ask: bool) -> Self {
+    pub const fn during_request(host: &'a str, enrolment: String, may_ask: bool) -> Self {
         let by = By::Person(may_ask);
         Self {
             host,

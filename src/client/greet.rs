@@ -206,7 +206,7 @@ impl<'a> Greeted<'a> {
             Said::Due(content) => content,
         };
         let (payload, keys) = noise.read_2(content).map_err(invalid_server_message)?;
-        conversation.is_proven()?;
+        conversation.run_once_authenticated()?;
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(invalid_server_message)?;
