@@ -21,7 +21,7 @@ use super::jobs::Jobs;
 use super::key_cache::KeyCache;
 use super::listen::listeners;
 use super::logins::Logins;
-use super::look_ups::{LookUps, Process};
+use super::look_ups::{LookUps, Process, RunsAs};
 use super::names::Names;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
@@ -206,7 +206,7 @@ fn serve(
         .map(|sandbox_config| (sandbox_config.uid, sandbox_config.gid));
     if let Some(begun) = &mut begun {
         begun.gate.send_in(sandbox_config.as_ref())?;
-        if user.is_some() && begun.look_up.whom().is_none() {
+        if user.is_some() && begun.look_up.runs_as() == RunsAs::NotTold {
             begun.look_up.begin(user, true)?;
         }
     }
