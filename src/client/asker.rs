@@ -1,5 +1,8 @@
 //! Sources of the answers to prompts: a descriptor (`--password-fd`), a program (`COS_ASKPASS`), or
-//! the user at the terminal. Runs in the client.
+//! the user at the terminal.
+//!
+//! Runs in the client. Owns the descriptor. Must not ask at the terminal in batch mode, and must
+//! not write to standard output.
 
 use std::env;
 use std::ffi::OsStr;

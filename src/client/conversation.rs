@@ -1,8 +1,9 @@
 //! The conversation with a host from its first answer until it accepts: which part of the client
-//! answers each prompt, and which of the host's texts are shown. Runs in the client.
+//! answers each prompt, and which of the host's texts are shown.
 //!
-//! The inner door asks first, and only once. Then PAM asks, at a login. The message names the part
-//! of the host that asks, so no answer reaches the wrong one.
+//! Runs in the client. The inner door asks first, and only once. Then PAM asks, at a login. The
+//! message names the part of the host that asks. Must not answer it with what was meant for the
+//! other.
 
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;

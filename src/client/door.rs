@@ -1,9 +1,9 @@
 //! Answers the inner door (seed 002), which asks an unknown machine for a name or an activation
 //! password. The answer comes from the command line of `cos enrol`, else from the user at the
-//! terminal. Runs in the client.
+//! terminal.
 //!
-//! Never uses an answer that was meant for a login: a script's password must not become a guess at
-//! an activation password.
+//! Runs in the client. Must not use an answer that was meant for a login: a script's password must
+//! not become a guess at an activation password.
 
 use std::io;
 use std::os::fd::BorrowedFd;

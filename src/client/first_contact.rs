@@ -1,8 +1,8 @@
 //! Connecting to a host that need not be in the table: its key is pinned already, or the user
-//! agrees to it. Runs in the client, for a login and for a registration.
+//! agrees to it.
 //!
-//! Any host can show any key. The key is pinned only after the handshake has proven it, and before
-//! that nothing is asked or answered.
+//! Runs in the client, for a login and for a registration. Any host can show any key: must not pin
+//! a key, or answer a question of the host, before the handshake has proven that key.
 
 use super::asker::Asker;
 use super::call::Call;

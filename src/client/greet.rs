@@ -1,5 +1,8 @@
-//! From a connection to an accepted command: hello, proof, answer. Runs in the client. Each step
-//! takes the value that the previous one returned.
+//! From a connection to an accepted command: hello, proof, answer.
+//!
+//! Runs in the client. Owns the connection until it is accepted or denied. Each step takes the
+//! value that the previous one returned. Must not answer a question before the server has proven
+//! its key, or accept before its proof is checked.
 //!
 //! [`Dialed`] → [`Greeted`] (the server's hello) → [`Answer`]: [`Accepted`], after the server's own
 //! proof is checked, or denied.

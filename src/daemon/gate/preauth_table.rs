@@ -1,8 +1,9 @@
 //! The table of unauthenticated connections.
 //!
-//! Runs in the gate. Accepts connections, reads the record that is due, asks the monitor, and
-//! closes connections that miss their deadline. [`orders`] carries out the monitor's orders;
-//! [`leaving`] ends connections.
+//! Runs in the gate. Owns the connections, their deadlines, the listeners and the channel to the
+//! monitor. Accepts connections, reads the record that is due, asks the monitor, and closes
+//! connections that miss their deadline. [`orders`] carries out the monitor's orders; [`leaving`]
+//! ends connections. Must not decrypt a record, decide about a request, or wait for a peer.
 
 mod leaving;
 mod orders;

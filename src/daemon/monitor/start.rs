@@ -1,5 +1,8 @@
 //! The start, from the command line to a daemon that serves. The parent process, if there is one,
-//! exits only when that has succeeded. Runs in the process that becomes the monitor.
+//! exits only when that has succeeded.
+//!
+//! Runs in the process that becomes the monitor. To serve, it must not read a secret before the
+//! guard is forked or, under inetd, before gate, relay and look-up process are.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

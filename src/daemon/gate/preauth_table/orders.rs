@@ -1,6 +1,7 @@
 //! Carries out the monitor's orders: listens, sends answers, parks refusals, forgets connections.
 //!
-//! Runs in the gate.
+//! Runs in the gate. Owns nothing: the state is the table's. Must not send a refusal: it only sets
+//! when the refusal is due.
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -1,5 +1,9 @@
 //! The silent connections of all monitors: which hold a slot, and which are evicted. The rules are
 //! the gate's, which has the same for the connections of one daemon.
+//!
+//! Runs in the monitor. The records are in the table, which all monitors share. Evicts by a mark
+//! and a signal: the monitor of that connection ends it. Must not evict a connection about which
+//! its monitor decides.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
