@@ -1,5 +1,8 @@
 //! Sources of the answers to prompts: a descriptor (`--password-fd`), a program (`COS_ASKPASS`), or
-//! the user at the terminal. Runs in the client.
+//! the user at the terminal.
+//!
+//! Runs in the client. Owns the descriptor. Must not ask at the terminal in batch mode, and must
+//! not write to standard output.
 
 use std::env;
 use std::ffi::OsStr;
@@ -27,7 +30,7 @@ pub struct Asker {
     /// The login as `USER@HOST`.
     who: String,
     /// What would have made the prompt unnecessary.
-    else_by: Option<Fault>,
+    missing_alternative: Option<Fault>,
 }
 
 enum Source {
@@ -55,19 +58,19 @@ impl Asker {
             from,
             batch,
             who,
-            else_by: None,
+            missing_alternative: None,
         })
     }
 
     /// Records what is missing to continue without a prompt. It is reported if the prompt stays
     /// unanswered.
-    pub fn note_missing(&mut self, but: Fault) {
-        self.else_by = Some(but);
+    pub fn note_missing_alternative(&mut self, missing: Fault) {
+        self.missing_alternative = Some(missing);
     }
 
     /// Returns what is missing to continue without a prompt, if known.
-    pub(super) fn otherwise(&self) -> Option<Fault> {
-        self.else_by.clone()
+    pub(super) fn missing_alternative(&self) -> Option<Fault> {
+        self.missing_alternative.clone()
     }
 
     /// Returns the answers to the prompts among these texts, and prints the other texts. `host`:

@@ -1,5 +1,8 @@
 //! How the client authenticates to a host: by the hash under a cookie that it may read, by this
-//! host's signer, or by PAM. Runs in the client.
+//! host's signer, by PAM, or by its machine key only.
+//!
+//! Runs in the client. Borrows keys and cookies. Must not send anything to the host:
+//! [`greet`](super::greet) sends what this returns.
 
 use super::signer::LocalSigner;
 use crate::fault::Fault;

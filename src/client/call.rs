@@ -1,4 +1,5 @@
-//! What a command line asks for: the values that the parser makes and the client carries out.
+//! What a command line asks for: the values that the parser makes and the client carries out. Pure:
+//! runs in the client.
 
 use std::ffi::OsStr;
 use std::num::NonZeroU16;

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The host cannot be reached, or the connection broke.
-pub(super) fn walk(call: &Call) -> Result<u8, Fault> {
+pub(super) fn connect_stdio(call: &Call) -> Result<u8, Fault> {
     let port = call.port.map_or_else(default_port, u16::from);
     let bare = call
         .host

@@ -1,8 +1,9 @@
 //! The conversation with a host from its first answer until it accepts: which part of the client
-//! answers each prompt, and which of the host's texts are shown. Runs in the client.
+//! answers each prompt, and which of the host's texts are shown.
 //!
-//! The inner door asks first, and only once. Then PAM asks, at a login. The message names the part
-//! of the host that asks, so no answer reaches the wrong one.
+//! Runs in the client. The inner door asks first, and only once. Then PAM asks, at a login. The
+//! message names the part of the host that asks. Must not answer it with what was meant for the
+//! other.
 
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;
@@ -22,7 +23,7 @@ pub struct Conversation<'a> {
     reporter: &'a Reporter,
     door: Door<'a>,
     login: Option<&'a mut Asker>,
-    proven: Option<OnceAuthenticated<'a>>,
+    once_authenticated: Option<OnceAuthenticated<'a>>,
     /// Standard error belongs to the user and not to a command.
     is_persons: bool,
     /// The part of the host that asked last.
@@ -45,7 +46,7 @@ impl<'a> Conversation<'a> {
             reporter,
             door,
             login: None,
-            proven: None,
+            once_authenticated: None,
             is_persons: false,
             asked: None,
             rounds: 0,
@@ -60,7 +61,7 @@ impl<'a> Conversation<'a> {
 
     /// Adds a function to call once the host has proven its key.
     pub fn once_authenticated(mut self, then: OnceAuthenticated<'a>) -> Self {
-        self.proven = Some(then);
+        self.once_authenticated = Some(then);
         self
     }
 
@@ -85,14 +86,14 @@ impl<'a> Conversation<'a> {
         self.reporter.step(words);
     }
 
-    /// Calls the function that waits for the host's proof.
+    /// Reports that the host has proven its key, and runs the function that was added for then.
     ///
     /// # Errors
     /// That function failed.
-    pub fn is_proven(&mut self) -> Result<(), Fault> {
+    pub fn run_once_authenticated(&mut self) -> Result<(), Fault> {
         self.reporter
             .step(|| "the host has proven its key".to_owned());
-        match &mut self.proven {
+        match &mut self.once_authenticated {
             Some(then) => then(),
             None => Ok(()),
         }

@@ -1,4 +1,5 @@
-//! What the client prints when a host denies access: one line, and the next step on a second.
+//! What the client prints when a host denies access: one line, and the next step on a second. Pure:
+//! runs in the client.
 //!
 //! The host tells no cause, only a reference under which its log has the reason, so the second line
 //! says where that log is. If the host may not know the machine, a third line says how to authorize

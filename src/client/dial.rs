@@ -1,5 +1,8 @@
 //! Connecting: tries the addresses of a host in order, each with its time limit, and sends the
-//! Hello as soon as one of them answers. Runs in the client.
+//! Hello as soon as one of them answers.
+//!
+//! Runs in the client. Owns the socket until it is connected. Must not resolve a name, and must not
+//! send anything but the Hello.
 //!
 //! Connecting starts before anything else, so that the network and the server work while the client
 //! detects the CPU's features and reads its keys.

@@ -1,9 +1,9 @@
 //! Answers the inner door (seed 002), which asks an unknown machine for a name or an activation
 //! password. The answer comes from the command line of `cos enrol`, else from the user at the
-//! terminal. Runs in the client.
+//! terminal.
 //!
-//! Never uses an answer that was meant for a login: a script's password must not become a guess at
-//! an activation password.
+//! Runs in the client. Must not use an answer that was meant for a login: a script's password must
+//! not become a guess at an activation password.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -39,7 +39,7 @@ enum By<'a> {
 impl<'a> Door<'a> {
     /// Returns the answers for a host that is called for another purpose. The user at the terminal
     /// answers if `may_ask`. Otherwise the error names the `enrolment` command.
-    pub const fn by_the_way(host: &'a str, enrolment: String, may_ask: bool) -> Self {
+    pub const fn during_request(host: &'a str, enrolment: String, may_ask: bool) -> Self {
         let by = By::Person(may_ask);
         Self {
             host,

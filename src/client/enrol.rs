@@ -10,8 +10,8 @@ use super::call::Call;
 use super::conversation::Conversation;
 use super::denied::{denied_because, denied_without_prompt};
 use super::door::Door;
+use super::first_contact::{self, FirstContact};
 use super::greet::{Answer, OurHello};
-use super::meet::{self, Met};
 use super::messages::{self, Reporter};
 use super::{outcome, pump, request, route};
 use crate::config::hostinfo::Method;
@@ -23,7 +23,7 @@ use crate::protocol::prompt::Asks;
 ///
 /// # Errors
 /// What failed here, in a sentence.
-pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
+pub(super) fn enrol(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
@@ -34,16 +34,16 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let question = request::compose_enrolment()?;
     let mut asker = Asker::new(call.password_fd, call.batch, call.host.clone())?;
     let hello = OurHello::asking(true)?;
-    let Met {
+    let FirstContact {
         greeted,
         key,
         machine,
         prepared,
         is_new,
-    } = meet::meet(call, &places, &route, &hello, &asker, reporter)?;
+    } = first_contact::connect(call, &places, &route, &hello, &asker, reporter)?;
     let mut pin = || {
         if is_new {
-            return meet::pin(&places, &route, &key, reporter);
+            return first_contact::pin(&places, &route, &key, reporter);
         }
         Ok(())
     };

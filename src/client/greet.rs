@@ -1,5 +1,8 @@
-//! From a connection to an accepted command: hello, proof, answer. Runs in the client. Each step
-//! takes the value that the previous one returned.
+//! From a connection to an accepted command: hello, proof, answer.
+//!
+//! Runs in the client. Owns the connection until it is accepted or denied. Each step takes the
+//! value that the previous one returned. Must not answer a question before the server has proven
+//! its key, or accept before its proof is checked.
 //!
 //! [`Dialed`] → [`Greeted`] (the server's hello) → [`Answer`]: [`Accepted`], after the server's own
 //! proof is checked, or denied.
@@ -206,7 +209,7 @@ impl<'a> Greeted<'a> {
             Said::Due(content) => content,
         };
         let (payload, keys) = noise.read_2(content).map_err(invalid_server_message)?;
-        conversation.is_proven()?;
+        conversation.run_once_authenticated()?;
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(invalid_server_message)?;

@@ -111,8 +111,10 @@ fn ask(until: Until, command: usize) -> String {
             follows: (until != Until::AfterHello).then(|| vec![b'x'; command]),
         };
         let reporter = Reporter::new(false);
-        let mut conversation =
-            Conversation::new(&reporter, Door::by_the_way("hostb", String::new(), false));
+        let mut conversation = Conversation::new(
+            &reporter,
+            Door::during_request("hostb", String::new(), false),
+        );
         let auth_method = AuthMethod::Hash(who);
         let answer = greeted.ask(
             auth_method,

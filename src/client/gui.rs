@@ -14,8 +14,8 @@ use super::conversation::Conversation;
 use super::denied::{denied, denied_because, denied_without_prompt};
 use super::dial::{Dialing, Times};
 use super::door::Door;
+use super::first_contact::{self, FirstContact};
 use super::greet::{Accepted, Answer, Greeted, OurHello};
-use super::meet::{self, Met};
 use super::messages::{self, Reporter};
 use super::route::{self, Places, Route};
 use super::signer::{self, LocalSigner};
@@ -35,7 +35,7 @@ const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
 ///
 /// # Errors
 /// What failed here, in a sentence.
-pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
+pub(super) fn run_gui(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
@@ -60,7 +60,7 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         by_cookie(call, &places, &route, asked, &mut asker, reporter)?
     } else {
         if inherited && route.is_listed() && paths.is_anothers() {
-            asker.note_missing(signer::none(paths, &call.host));
+            asker.note_missing_alternative(signer::none(paths, &call.host));
         }
         by_password(call, &places, &route, &question, &mut asker, reporter)?
     };
@@ -122,7 +122,7 @@ fn by_cookie(
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&paths.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello)?;
-        let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
+        let door = Door::during_request(&call.host, call.enrolment(), asker.may_ask_a_person());
         let mut conversation = Conversation::new(reporter, door)
             .interactive()
             .with_login(asker);
@@ -168,23 +168,23 @@ fn by_password(
     reporter: &Reporter,
 ) -> Result<Accepted, Fault> {
     let hello = OurHello::asking(true)?;
-    let Met {
+    let FirstContact {
         greeted,
         key,
         machine,
         prepared,
         is_new,
-    } = meet::meet(call, places, route, &hello, asker, reporter)?;
+    } = first_contact::connect(call, places, route, &hello, asker, reporter)?;
     let mut pin = || {
         if is_new {
-            return meet::pin(places, route, &key, reporter);
+            return first_contact::pin(places, route, &key, reporter);
         }
         Ok(())
     };
-    let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
-    let otherwise = asker.otherwise();
-    let tell_otherwise = || {
-        if let Some(why) = &otherwise {
+    let door = Door::during_request(&call.host, call.enrolment(), asker.may_ask_a_person());
+    let missing = asker.missing_alternative();
+    let print_missing = || {
+        if let Some(why) = &missing {
             messages::fault(Some(&call.host), why);
         }
     };
@@ -192,10 +192,10 @@ fn by_password(
     conversation = conversation.with_login(asker).once_authenticated(&mut pin);
     let auth_method = AuthMethod::Password(&machine, &key);
     let answer = greeted.ask(auth_method, question, prepared, &mut conversation);
-    match answer.inspect_err(|_| tell_otherwise())? {
+    match answer.inspect_err(|_| print_missing())? {
         Answer::Accepted(accepted) => Ok(*accepted),
         Answer::Denied(reference) => {
-            tell_otherwise();
+            print_missing();
             // The host tells no cause, but we know how far the conversation went.
             let why = match conversation.asked() {
                 Some(Asks::Login) => "wrong password, or no such user or application",

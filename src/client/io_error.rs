@@ -1,4 +1,4 @@
-//! The system's text for an error, as the client prints it.
+//! The system's text for an error, as the client prints it. Pure: runs in the client.
 
 use std::io;
 

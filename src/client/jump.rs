@@ -1,10 +1,11 @@
 //! Connecting through other hosts (`-J`). The client starts itself as a client of the last of these
 //! hosts, with the command `cos connect HOST PORT` there. That stream is the connection. The
 //! target's own handshake and encryption run in it from end to end, so the hosts in between see
-//! only ciphertext. Runs in the client.
+//! only ciphertext.
 //!
-//! The child has its own process group, so that a key at the terminal interrupts the remote command
-//! and not the connection. It ends when the connection is closed.
+//! Runs in the client. Owns the child, which ends when the connection is closed. The child has its
+//! own process group, so that a key at the terminal interrupts the remote command and not the
+//! connection, and must not ask at the terminal.
 
 use std::fmt;
 use std::io::{Read, Write};

@@ -16,7 +16,7 @@
 //! - `request` composes the request; `auth_method` authenticates us (by `signer`, for an ordinary
 //!   user).
 //! - `greet` sends the request; `conversation` answers the host's questions (`door` those of the
-//!   inner door, `asker` those of PAM; `meet` gets agreement to the host's key).
+//!   inner door, `asker` those of PAM; `first_contact` gets agreement to the host's key).
 //! - `denied` words a refusal.
 //! - `pump` carries the session to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`.
 //! - `messages` prints what the client itself reports.
@@ -35,6 +35,7 @@ pub mod dial;
 pub mod door;
 pub mod elsewhere;
 mod enrol;
+mod first_contact;
 mod flags;
 pub mod greet;
 mod gui;
@@ -43,7 +44,6 @@ pub mod inbox;
 mod io_error;
 pub mod jump;
 mod key;
-mod meet;
 pub mod messages;
 pub mod outbox;
 pub mod pump;
@@ -103,9 +103,9 @@ const ATTEMPTS: usize = 4;
 pub fn main() -> u8 {
     let argv: Vec<OsString> = env::args_os().collect();
     match args::parse(&argv) {
-        Ok(Action::Run(call)) => run(&call, walk),
-        Ok(Action::Gui(call)) => run(&call, gui::walk),
-        Ok(Action::Enrol(call)) => run(&call, enrol::walk),
+        Ok(Action::Run(call)) => run(&call, run_command),
+        Ok(Action::Gui(call)) => run(&call, gui::run_gui),
+        Ok(Action::Enrol(call)) => run(&call, enrol::enrol),
         Ok(Action::ShowKey(asked)) => match key::show(&asked) {
             Ok(()) => 0,
             Err(fault) => {
@@ -113,7 +113,7 @@ pub fn main() -> u8 {
                 FAILED
             }
         },
-        Ok(Action::Connect(call)) => run(&call, |call, _| connect::walk(call)),
+        Ok(Action::Connect(call)) => run(&call, |call, _| connect::connect_stdio(call)),
         Ok(Action::ShowConfig(call)) => run(&call, |call, _| show_config(call)),
         Ok(Action::Probe) => 0,
         Ok(Action::TellError(text)) => {
@@ -129,13 +129,13 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(call: &Call, walk: impl Fn(&Call, &Reporter) -> Result<u8, Fault>) -> u8 {
+fn run(call: &Call, work: impl Fn(&Call, &Reporter) -> Result<u8, Fault>) -> u8 {
     if let Some(Err(fault)) = call.log.as_deref().map(messages::log_to) {
         messages::fault(Some(&call.host), &fault);
         return FAILED;
     }
     let reporter = Reporter::new(call.verbose);
-    let status = walk(call, &reporter).unwrap_or_else(|fault| {
+    let status = work(call, &reporter).unwrap_or_else(|fault| {
         messages::fault(Some(&call.host), &fault);
         FAILED
     });
@@ -144,7 +144,7 @@ fn run(call: &Call, walk: impl Fn(&Call, &Reporter) -> Result<u8, Fault>) -> u8 
 }
 
 /// Runs a command and returns the exit status.
-fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
+fn run_command(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::locate(call).map_err(|fault| about_the_folder(call, fault))?;
     if route.entry.method != Method::Cos {
         reporter.step(|| format!("{} is reached by {}", call.host, route.entry.method));
@@ -262,7 +262,7 @@ fn connect(
         reporter.step(|| format!("hello, suite {:?}", greeted.suite()));
         let mut conversation = Conversation::new(
             reporter,
-            Door::by_the_way(&call.host, call.enrolment(), !call.batch),
+            Door::during_request(&call.host, call.enrolment(), !call.batch),
         );
         match greeted.ask(auth_method, &question, prepared, &mut conversation)? {
             Answer::Accepted(accepted) => {
@@ -298,8 +298,8 @@ struct Own {
 enum Secrets {
     /// Ours: the machine's key and the cookies.
     Ours(KeyPair, Vec<Secret>),
-    /// This host's, whose signer uses them for us.
-    Hosts(LocalSigner),
+    /// This host's: its signer uses them for us.
+    OfSigner(LocalSigner),
 }
 
 impl Own {
@@ -309,7 +309,7 @@ impl Own {
             // The host authenticates us by what the signer states, so any key will do for a user
             // who has no folder to keep one in.
             let key = keys::own_machine_key(&places.own).or_else(|_| KeyPair::random())?;
-            Secrets::Hosts(LocalSigner::new(paths, &entry.name, key))
+            Secrets::OfSigner(LocalSigner::new(paths, &entry.name, key))
         } else {
             let cookies = cookie::load_out(paths, &entry.name)?;
             Secrets::Ours(keys::load_machine_key(paths)?, cookies)
@@ -327,7 +327,7 @@ impl Own {
     fn pairs(&self) -> impl Iterator<Item = AuthMethod<'_>> {
         let cookies = match &self.secrets {
             Secrets::Ours(_, cookies) => cookies.len(),
-            Secrets::Hosts(_) => cookie::LIVE_MAX,
+            Secrets::OfSigner(_) => cookie::LIVE_MAX,
         };
         let pins = self.pins.iter().rev();
         pins.flat_map(move |pin| (0..cookies).filter_map(move |n| self.auth_method(pin, n)))
@@ -342,7 +342,7 @@ impl Own {
                 pin,
                 cookie: cookies.get(number)?,
             })),
-            Secrets::Hosts(signer) => {
+            Secrets::OfSigner(signer) => {
                 Some(AuthMethod::Vouch(signer, pin, u8::try_from(number).ok()?))
             }
         }
@@ -356,7 +356,7 @@ impl Own {
     fn accepted(&self) -> String {
         let how = match self.secrets {
             Secrets::Ours(..) => "",
-            Secrets::Hosts(_) => ", which vouches for us",
+            Secrets::OfSigner(_) => ", which vouches for us",
         };
         format!("accepted by {} as {}{how}", self.server, self.caller)
     }

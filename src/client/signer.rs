@@ -1,5 +1,8 @@
 //! The signer of this host, as its users see it: the daemon's socket or, if no daemon runs, the
-//! set-uid program `cos-sign`. Runs in the client.
+//! set-uid program `cos-sign`.
+//!
+//! Runs in the client. Owns our key, and never sees a cookie. Must not send a request to a socket
+//! of a user other than root or this one.
 
 use std::cell::Cell;
 use std::io;

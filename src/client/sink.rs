@@ -1,6 +1,8 @@
 //! One of the command's outputs on its way to ours: how much may still come, what waits for its
-//! reader, and whether it is read at all. Runs in the client's pump, which sends to the server the
-//! messages that a sink returns.
+//! reader, and whether it is read at all.
+//!
+//! Runs in the client's pump. Owns the output and its window. Must not send anything to the server:
+//! the pump sends the messages that a sink returns.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};

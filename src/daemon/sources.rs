@@ -136,16 +136,16 @@ pub fn after(left: Duration, seconds: u32, limits: &Limits) -> Duration {
 /// checked something, is at least half an interval after the check began. Which multiple it is does
 /// not depend on how long a check of less than half an interval took, because that depends on the
 /// cause.
-pub fn told_at(
-    asked: Instant,
+pub fn refusal_leaves_at(
+    requested: Instant,
     begun: Option<Instant>,
     now: Instant,
     interval: Duration,
 ) -> Instant {
     let interval = interval.max(Duration::from_secs(1));
-    let settled = begun.map_or(asked, |begun| begun.max(asked) + interval / 2);
+    let settled = begun.map_or(requested, |begun| begun.max(requested) + interval / 2);
     let earliest = now.max(settled);
-    let mut at = asked + interval;
+    let mut at = requested + interval;
     while at < earliest {
         at += interval;
     }
@@ -196,5 +196,36 @@ mod tests {
         }
         let everybody: Networks = [("0.0.0.0".parse().unwrap(), 0)].into_iter().collect();
         assert!(everybody.has("203.0.113.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn duration_of_a_check_does_not_change_the_refusal_time() {
+        let requested = Instant::now();
+        let at = |ms| requested + Duration::from_millis(ms);
+        let interval = Duration::from_secs(2);
+        let leaves = |begun, now| {
+            refusal_leaves_at(requested, Some(at(begun)), at(now), interval) - requested
+        };
+        for (begun, now, seconds) in [
+            (0, 1, 2),
+            (0, 990, 2),
+            (990, 1_500, 2),
+            // Without the minimum, the check's duration would decide on which side of the multiple
+            // it leaves.
+            (1_990, 1_991, 4),
+            (1_990, 2_040, 4),
+            (2_500, 2_600, 4),
+            // No refusal can leave before its check ends.
+            (0, 4_100, 6),
+        ] {
+            assert_eq!(
+                leaves(begun, now),
+                Duration::from_secs(seconds),
+                "{begun} {now}"
+            );
+        }
+        // Without a check the next multiple is used, however long the look-ups took.
+        let leaves = refusal_leaves_at(requested, None, at(1_990), interval);
+        assert_eq!(leaves, at(2_000));
     }
 }

@@ -110,7 +110,7 @@ pub enum Order<'a> {
     /// Send this record, a prompt; one Sealed record is due within this many seconds.
     Prompt(Connection, u32, &'a [u8]),
     /// The connection is the relay's, or its peer has left: forget it.
-    Taken(Connection),
+    Forget(Connection),
     /// Close the connection without an answer: the peer did not speak the protocol.
     Close(Connection),
     /// Refuse the connection when the refusal is due. The numbers are the source's penalty in
@@ -190,7 +190,7 @@ message!(enum Order<'a> {
     5 Adopt,
     6 ServerHello(connection, record),
     7 Continue(connection, length, record),
-    8 Taken(connection),
+    8 Forget(connection),
     9 Close(connection),
     10 Deny(connection, reference, penalty, checked),
     11 Prompt(connection, seconds, record),

@@ -16,8 +16,8 @@ use nix::unistd::geteuid;
 use crate::fault::Fault;
 use crate::sys::locks;
 
-/// Where these bytes begin, behind all that the table itself locks (`monitor/table.rs`), and how
-/// many there are.
+/// Where these bytes begin, behind all that the table itself locks (`monitor/inetd_table.rs`), and
+/// how many there are.
 const LIVES: u32 = (1 << 30) + (8 << 20);
 const ROOM: u32 = 1 << 20;
 

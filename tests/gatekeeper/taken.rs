@@ -178,7 +178,7 @@ impl Taken {
 
     /// Waits until the monitor has given this connection to the relay.
     pub fn taken(&self, c: Connection) {
-        while Order::decode(&self.order()) != Some(Order::Taken(c)) {}
+        while Order::decode(&self.order()) != Some(Order::Forget(c)) {}
     }
 
     /// Checks that the monitor closes this connection.

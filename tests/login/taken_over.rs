@@ -65,7 +65,7 @@ impl Carried {
     fn expect_accepted(self, taken: &mut Taken) -> Vec<u8> {
         taken.ask(&Question::Sealed(self.c, &self.sealed), vec![]);
         let order = taken.order();
-        assert_eq!(Order::decode(&order), Some(Order::Taken(self.c)));
+        assert_eq!(Order::decode(&order), Some(Order::Forget(self.c)));
         drop(self.socket);
         assert!(matches!(self.person.join().unwrap(), Said::Accepted(_)));
         [self.seen, order].concat()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accepted ─ Hello ─► asks the monitor ─ ServerHello ─► greeted ─ ClientHello ─► asks the monitor ─► the relay has it
-//!                                                                     ▲                 ├─► asked for more ─ Sealed ─┐
+//!                                                                     ▲                 ├─► awaits command ─ Sealed ─┐
 //!                                                                     │                 │         ▲──────────────────┘
 //!                                                                     │                 ├─► prompted ─ Sealed ─► asks the monitor
 //!                                                                     │                 └─► refused: parked, Denied, closed
@@ -30,13 +30,13 @@ pub(super) enum Stage {
     /// The ClientHello is due.
     Greeted,
     /// The rest of a long command is due.
-    Asked,
+    AwaitsCommand,
     /// The answers to a prompt are due.
     Prompted,
     /// The monitor decides; nothing is due from the peer.
-    Asking,
-    /// As `Asking`, but the monitor waits for the look-up of a host's name first.
-    Awaiting,
+    AwaitsDecision,
+    /// As `AwaitsDecision`, but the monitor waits for the look-up of a host's name first.
+    AwaitsName,
     /// The peer's answers are checked; nothing is due from the peer.
     Checking,
     /// Refused; the answer leaves at its time.
@@ -51,8 +51,12 @@ impl Stage {
         match self {
             Self::Accepted => Some(Kind::Hello),
             Self::Greeted => Some(Kind::ClientHello),
-            Self::Asked | Self::Prompted => Some(Kind::Sealed),
-            Self::Asking | Self::Awaiting | Self::Checking | Self::Parked | Self::Leaving => None,
+            Self::AwaitsCommand | Self::Prompted => Some(Kind::Sealed),
+            Self::AwaitsDecision
+            | Self::AwaitsName
+            | Self::Checking
+            | Self::Parked
+            | Self::Leaving => None,
         }
     }
 
@@ -60,15 +64,22 @@ impl Stage {
     pub(super) const fn when_late(self) -> Option<Complaint> {
         match self {
             Self::Accepted => Some(Complaint::SilentHello),
-            Self::Greeted | Self::Asked => Some(Complaint::SilentHandshake),
+            Self::Greeted | Self::AwaitsCommand => Some(Complaint::SilentHandshake),
             Self::Prompted => Some(Complaint::SilentLogin),
-            Self::Asking | Self::Awaiting | Self::Checking | Self::Parked | Self::Leaving => None,
+            Self::AwaitsDecision
+            | Self::AwaitsName
+            | Self::Checking
+            | Self::Parked
+            | Self::Leaving => None,
         }
     }
 
     /// Whether the monitor still has to decide.
     pub(super) const fn awaits_verdict(self) -> bool {
-        matches!(self, Self::Asking | Self::Awaiting | Self::Checking)
+        matches!(
+            self,
+            Self::AwaitsDecision | Self::AwaitsName | Self::Checking
+        )
     }
 }
 
@@ -84,7 +95,7 @@ pub(super) struct PreauthConnection {
     pub(super) deadline: Instant,
     /// When the ClientHello, or the last answer to a prompt, came in. Refusals leave at a multiple
     /// of the interval after it.
-    pub(super) asked_at: Instant,
+    pub(super) requested_at: Instant,
     /// Whether the monitor knows this connection.
     pub(super) known: bool,
     /// Whether the peer has answered a prompt.
@@ -126,7 +137,7 @@ impl PreauthConnection {
             from,
             stage: Stage::Accepted,
             deadline,
-            asked_at: now,
+            requested_at: now,
             known: false,
             has_answered: false,
             has_left: false,
@@ -170,12 +181,12 @@ impl PreauthConnection {
     /// answered a prompt: opening another connection must not end it.
     pub(super) const fn may_be_evicted(&self) -> bool {
         match self.stage {
-            Stage::Asking | Stage::Checking => false,
+            Stage::AwaitsDecision | Stage::Checking => false,
             Stage::Prompted => !self.has_answered,
             Stage::Accepted
             | Stage::Greeted
-            | Stage::Asked
-            | Stage::Awaiting
+            | Stage::AwaitsCommand
+            | Stage::AwaitsName
             | Stage::Parked
             | Stage::Leaving => true,
         }

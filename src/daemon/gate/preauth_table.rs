@@ -1,8 +1,9 @@
 //! The table of unauthenticated connections.
 //!
-//! Runs in the gate. Accepts connections, reads the record that is due, asks the monitor, and
-//! closes connections that miss their deadline. [`orders`] carries out the monitor's orders;
-//! [`leaving`] ends connections.
+//! Runs in the gate. Owns the connections, their deadlines, the listeners and the channel to the
+//! monitor. Accepts connections, reads the record that is due, asks the monitor, and closes
+//! connections that miss their deadline. [`orders`] carries out the monitor's orders; [`leaving`]
+//! ends connections. Must not decrypt a record, decide about a request, or wait for a peer.
 
 mod leaving;
 mod orders;
@@ -99,7 +100,7 @@ impl PreauthTable {
         if self.may_go_on() {
             for connection in std::mem::take(&mut self.eager) {
                 let stage = self.unauthenticated.get(&connection).map(|s| s.stage);
-                if stage == Some(Stage::Asked) {
+                if stage == Some(Stage::AwaitsCommand) {
                     self.connection_is_ready(connection, now)?;
                 }
             }
@@ -261,7 +262,7 @@ impl PreauthTable {
         let Some(preauth) = self.unauthenticated.get_mut(&connection) else {
             return Ok(());
         };
-        let stage = std::mem::replace(&mut preauth.stage, Stage::Asking);
+        let stage = std::mem::replace(&mut preauth.stage, Stage::AwaitsDecision);
         preauth.known = true;
         match stage {
             Stage::Accepted => {
@@ -270,7 +271,7 @@ impl PreauthTable {
                 self.ask(&Question::Hello(connection, from, record), Vec::new())
             }
             Stage::Greeted => {
-                preauth.asked_at = now;
+                preauth.requested_at = now;
                 let Ok(copy) = preauth.socket.try_clone() else {
                     // No descriptors left: close this connection, so that the others stay.
                     return self.close_with_penalty(connection, Complaint::Evicted, now);
@@ -278,11 +279,11 @@ impl PreauthTable {
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::ClientHello(connection, record), vec![copy])
             }
-            Stage::Asked => {
+            Stage::AwaitsCommand => {
                 // More records may follow: keep the deadline. After the last piece, the next byte
                 // is not for the gate.
                 if preauth.take_piece(record.len()) {
-                    preauth.stage = Stage::Asked;
+                    preauth.stage = Stage::AwaitsCommand;
                     self.eager.push(connection);
                 } else {
                     self.postpone(connection, now + VERDICT);
@@ -294,15 +295,17 @@ impl PreauthTable {
                 preauth.has_answered = true;
                 // The refusal of a login leaves at a multiple of the interval after its last
                 // answer.
-                preauth.asked_at = now;
+                preauth.requested_at = now;
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::Sealed(connection, record), Vec::new())?;
                 // The peer may have hung up right after it, and an edge comes only once.
                 self.connection_is_ready(connection, now)
             }
-            Stage::Asking | Stage::Awaiting | Stage::Checking | Stage::Parked | Stage::Leaving => {
-                Ok(())
-            }
+            Stage::AwaitsDecision
+            | Stage::AwaitsName
+            | Stage::Checking
+            | Stage::Parked
+            | Stage::Leaving => Ok(()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Slots and penalties per source: how many connections each source has, which is the oldest of the
 //! greediest source, and which penalties reduce a source to one slot.
 //!
-//! Runs in the gate. The rules are in [`crate::daemon::sources`].
+//! Runs in the gate. Owns these counts and penalties. The rules are in [`crate::daemon::sources`].
+//! Must not close a connection: the table does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

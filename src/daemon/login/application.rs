@@ -1,6 +1,8 @@
 //! The application: started as the user, waited for, and hung up if the monitor is gone.
 //!
-//! Runs in the login worker, its parent.
+//! Runs in the login worker, its parent. Owns the application's process. Must not reap it before
+//! the monitor has received the report of its end, and must not hang up a detached one because the
+//! monitor is gone.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};

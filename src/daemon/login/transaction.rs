@@ -1,7 +1,8 @@
 //! The stages of a login in PAM's order: authenticate, account, change an expired password,
 //! credentials, session; then the application; then close session and credentials.
 //!
-//! Runs in the login worker, top to bottom.
+//! Runs in the login worker, top to bottom. Owns the transaction. Must not end without closing what
+//! it has opened, even if the monitor is gone.
 
 use std::rc::Rc;
 

@@ -1,5 +1,8 @@
-//! The gate and the relay as the monitor sees them: starts them, restarts them with a back-off when
-//! they die, and sends them their sandbox configuration. Runs in the monitor.
+//! One child, gate or relay: its process, its channel and its sandbox report, and when the next may
+//! start.
+//!
+//! Runs in the monitor. Owns the process and the channel to it. Must not start it again by itself:
+//! [`super::processes`] does.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! What the monitor reads at its start and at each reload. Runs in the monitor. Must not change what
-//! is in force: the caller does.
+//! What the monitor reads at its start and at each reload.
+//!
+//! Runs in the monitor. Must not change what is in force: the caller does.
 
 use std::path::Path;
 

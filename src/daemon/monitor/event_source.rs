@@ -1,4 +1,4 @@
-//! The event sources: the tokens of the monitor's event loop.
+//! The event sources: the tokens of the monitor's event loop. Pure: runs in the monitor.
 
 use mio::Token;
 
@@ -12,9 +12,10 @@ pub(super) const CONTROL: Token = Token(4);
 pub(super) const REGISTRY_WORKER: Token = Token(5);
 pub(super) const GUARD: Token = Token(6);
 
-/// How many kinds of source have many instances: session, job, and so on. As many numbers, the
-/// lowest, are the single sources above.
-const KINDS: usize = 7;
+/// The distance between the tokens of two instances of a kind (session, job, and so on). At least
+/// the number of these kinds, which is 6, and of the single sources above, which is 7: the first
+/// instances have tokens from this number on.
+const STRIDE: usize = 7;
 
 /// The source of an event.
 pub(super) enum EventSource {
@@ -73,14 +74,14 @@ fn numbered(id: u64, kind: usize) -> Token {
     let id = usize::try_from(id).unwrap_or(usize::MAX);
     Token(
         id.saturating_add(1)
-            .saturating_mul(KINDS)
+            .saturating_mul(STRIDE)
             .saturating_add(kind),
     )
 }
 
 pub(super) fn source(event_source: Token) -> EventSource {
-    let id = u64::try_from((event_source.0 / KINDS).saturating_sub(1)).unwrap_or(u64::MAX);
-    match (event_source, event_source.0 % KINDS) {
+    let id = u64::try_from((event_source.0 / STRIDE).saturating_sub(1)).unwrap_or(u64::MAX);
+    match (event_source, event_source.0 % STRIDE) {
         (SIGNALS, _) => EventSource::Signals,
         (GATE, _) => EventSource::Gate,
         (RELAY, _) => EventSource::Relay,
@@ -118,5 +119,7 @@ mod tests {
             assert_eq!(matches!(source(event_source), EventSource::Sign), is);
             assert_eq!(matches!(source(event_source), EventSource::Control), !is);
         }
+        let single = [SIGNALS, GATE, RELAY, SIGN, CONTROL, REGISTRY_WORKER, GUARD];
+        assert!(single.iter().all(|token| token.0 < STRIDE));
     }
 }

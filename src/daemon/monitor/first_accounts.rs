@@ -1,5 +1,8 @@
 //! The accounts that a daemon must know before it serves: that of gate and relay, and its own if it
-//! is not root. Runs in the monitor, which waits for them, as for all else at the start.
+//! is not root.
+//!
+//! Runs in the monitor, which waits for them, as for all else at the start. Must not be used by a
+//! daemon that serves.
 
 use std::time::Duration;
 

@@ -4,12 +4,17 @@
 //! process with the monitor's privileges waits for the monitor's end, and then does what the
 //! monitor would have done: it hangs up every remaining group and kills it after the grace.
 //!
-//! The guard is a fork of the monitor from before any secret was read (later under inetd, or if it
-//! replaces one that died). It takes no requests. It learns of the groups from memory that the
-//! monitor writes and it only reads, so a command costs no message; no other fork of the monitor
-//! has that memory. Under inetd it is forked when the command has run for a moment. Until then
-//! there is a standby guard ([`Standby`]), which is cheaper to start. What a login has started is
-//! ended by its worker.
+//! In the monitor run [`Groups`], which owns the table of the jobs' groups, and [`Guard`] and
+//! [`Guarding`], which own the channel to the guard, start it, and replace it when it dies. They
+//! must not drop the channel of a living guard while there are jobs: the guard would end them.
+//!
+//! In the guard runs `wait_and_end`, in a standby guard [`standby_main`]. The guard is a fork of
+//! the monitor from before any secret was read (later under inetd, or if it replaces one that
+//! died). It must not signal anything while the monitor lives, and takes no requests. It learns of
+//! the groups from memory that the monitor writes and it only reads, so a command costs no message;
+//! no other fork of the monitor has that memory. Under inetd it is forked when the command has run
+//! for a moment. Until then there is a standby guard ([`Standby`]), which is cheaper to start. What
+//! a login has started is ended by its worker.
 
 #[cfg(test)]
 mod tests;

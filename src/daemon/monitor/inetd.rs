@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::children::Child;
 use super::ground::Ground;
+use super::inetd_table::{Admission, PreauthStage, Table};
 use super::listen::adopted;
 use super::look_ups::Process;
 use super::options::Asked;
-use super::table::{Admission, PreauthStage, Table};
 use crate::daemon::sources::{self, Source};
 use crate::fault::Fault;
 use crate::ipc::gate::{Complaint, Order, Question};
@@ -216,7 +216,7 @@ impl InetdConnection {
     pub(super) fn note_question(&mut self, ground: &mut Ground, question: &Question<'_>) -> bool {
         match *question {
             Question::ClientHello(..) | Question::Sealed(..) => {
-                return self.set_stage(ground, PreauthStage::Asking);
+                return self.set_stage(ground, PreauthStage::AwaitsDecision);
             }
             Question::Rejected(why, _) => {
                 let price = sources::price(why, &ground.gate_limits());
@@ -274,7 +274,7 @@ impl InetdConnection {
             // If it was evicted before, the signal for that follows.
             let stage = match waits {
                 true => PreauthStage::Prompted,
-                false => PreauthStage::Asking,
+                false => PreauthStage::AwaitsDecision,
             };
             self.set_stage(ground, stage);
         }
@@ -299,9 +299,9 @@ impl InetdConnection {
                 }
             }
             Order::MayGo(_, true) => PreauthStage::Waiting,
-            Order::MayGo(_, false) => PreauthStage::Asking,
+            Order::MayGo(_, false) => PreauthStage::AwaitsDecision,
             Order::Close(_) => return self.penalise_malformed(ground),
-            Order::Taken(_) => return self.leave_slot(),
+            Order::Forget(_) => return self.leave_slot(),
             Order::Limits(_)
             | Order::Networks(..)
             | Order::Listen

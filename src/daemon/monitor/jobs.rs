@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::descriptor_limit;
 use super::ground::Ground;
 use super::guard::{Guard, Guarding};
 use super::protect::Protection;
-use super::room;
 use super::sessions::Sessions;
 use crate::auth::policy::{Exec, Granted};
 use crate::fault::Fault;
@@ -36,7 +36,7 @@ pub(super) struct Jobs {
     guard: Guarding,
     protection: Protection,
     /// How many sessions the limit of open files allows.
-    room: usize,
+    most_sessions: usize,
 }
 
 impl Jobs {
@@ -47,7 +47,7 @@ impl Jobs {
             starter: Starter::default(),
             guard: Guarding::default(),
             protection: Protection::default(),
-            room: room::sessions(process::descriptors()),
+            most_sessions: descriptor_limit::sessions(process::descriptors()),
         }
     }
 
@@ -67,7 +67,7 @@ impl Jobs {
         if sessions >= ground.settings.limits.sessions {
             return Some("too many sessions");
         }
-        if !ground.is_inetd && sessions >= self.room {
+        if !ground.is_inetd && sessions >= self.most_sessions {
             return Some("too many sessions for the limit of open files");
         }
         // A client that was greeted before SIGTERM is new all the same.
@@ -76,12 +76,12 @@ impl Jobs {
 
     /// Warns if the settings allow more sessions than the limit of open files does.
     pub(super) fn warn_of_few_descriptors(&self, ground: &mut Ground) {
-        let (wanted, room) = (ground.settings.limits.sessions, self.room);
-        if ground.is_inetd || wanted <= room {
+        let (wanted, most) = (ground.settings.limits.sessions, self.most_sessions);
+        if ground.is_inetd || wanted <= most {
             return;
         }
         let why = format!(
-            "limits.sessions is {wanted}, but the limit of open files allows {room}: raise it (LimitNOFILE=, ulimit -n)"
+            "limits.sessions is {wanted}, but the limit of open files allows {most}: raise it (LimitNOFILE=, ulimit -n)"
         );
         log!(ground.log, Warning, "few-open-files", why);
     }

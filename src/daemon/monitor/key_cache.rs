@@ -1,6 +1,8 @@
 //! The cache of precomputed keys: an ephemeral pair, and the secrets that the host's key shares
 //! with machines that have authenticated. Diffie-Hellman is most of what an exec costs the monitor.
-//! Runs in the monitor.
+//!
+//! Runs in the monitor. Owns these keys. Must not keep the secret of a machine that has not
+//! authenticated, or use an ephemeral pair twice.
 
 use std::cell::Cell;
 use std::sync::Arc;

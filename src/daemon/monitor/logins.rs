@@ -27,7 +27,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::conversation::Conversation;
-use super::table::{self, Table};
+use super::inetd_table::{self, Table};
 use crate::auth::policy::{Caller, Granted, Gui};
 use crate::auth::{AuthenticatedHost, LoginClaim};
 use crate::config::name::UserName;
@@ -325,7 +325,7 @@ impl Logins {
     /// delay no others. Wrong guesses whose refusal is not sent yet count as slots: a client
     /// guesses no faster by not waiting for the answer.
     fn next_for_pam(&self, most: usize) -> Option<LoginId> {
-        let for_one = table::for_one(most);
+        let for_one = inetd_table::for_one(most);
         let pam_slots = |peer: IpAddr| {
             let source = Source::of(peer);
             let same = |l: &&Login| l.takes_a_pam_slot() && Source::of(l.peer) == source;

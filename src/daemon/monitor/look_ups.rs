@@ -28,7 +28,7 @@ use crate::sys::id_number::IdNumber;
 use crate::sys::process as processes;
 use crate::sys::untrusted::{self, Unclosed};
 use process::{Asked, IDLE, Kind, add_groups, record_of};
-pub(super) use process::{NotAsked, Process, USERS_AT_ONCE, ask_once};
+pub(super) use process::{NotAsked, Process, RunsAs, USERS_AT_ONCE, ask_once};
 
 /// This many failures in a row cause a pause.
 const FAILURES: u32 = 3;
@@ -103,7 +103,7 @@ impl LookUps {
         registry: &Registry,
         process: Process,
     ) -> Result<(), Fault> {
-        if process.whom() == Some(self.user) {
+        if process.runs_as() == RunsAs::of(self.user) {
             return self.adopt(registry, process).map(drop);
         }
         self.discard(process.end());
@@ -247,9 +247,9 @@ impl LookUps {
                     Some(Answer::Failed(why)) => Some(why),
                     Some(answer) => {
                         let taken = self.take(id, answer, now);
-                        taken.is_err().then(|| OUT_OF_TURN.to_owned())
+                        taken.is_err().then(|| ANSWERS_NOTHING.to_owned())
                     }
-                    None => Some(OUT_OF_TURN.to_owned()),
+                    None => Some(ANSWERS_NOTHING.to_owned()),
                 },
                 Ok(Incoming::Gone) | Err(_) => Some("it has died".to_owned()),
             };
@@ -267,23 +267,23 @@ impl LookUps {
         let Some(process) = self.all.get_mut(&id) else {
             return Ok(());
         };
-        let is_out_of_turn = || Fault::new(OUT_OF_TURN);
+        let answers_nothing = || Fault::new(ANSWERS_NOTHING);
         if let Answer::Ready(confined) = answer {
-            process.due.take().ok_or_else(is_out_of_turn)?;
+            process.due.take().ok_or_else(answers_nothing)?;
             let is_first = !std::mem::replace(&mut self.reported, true);
             self.event.push(LookUpEvent::Ready(confined, is_first));
             return Ok(());
         }
         let number = match &answer {
             Answer::Groups(n, _) | Answer::User(n, _) | Answer::Host(n, _) => *n,
-            Answer::Ready(_) | Answer::Failed(_) => return Err(is_out_of_turn()),
+            Answer::Ready(_) | Answer::Failed(_) => return Err(answers_nothing()),
         };
         let at = process.asked.iter().position(|a| a.number == number);
-        let at = at.ok_or_else(is_out_of_turn)?;
+        let at = at.ok_or_else(answers_nothing)?;
         let kind = process.kind;
         let found = match (kind, answer) {
             (Kind::Users, Answer::Groups(_, more)) => {
-                let asked = process.asked.get_mut(at).ok_or_else(is_out_of_turn)?;
+                let asked = process.asked.get_mut(at).ok_or_else(answers_nothing)?;
                 return add_groups(&mut asked.groups, more);
             }
             (Kind::Users, Answer::User(_, found)) => {
@@ -296,7 +296,7 @@ impl LookUps {
                 Found::Host(found)
             }
             // The question stays: it is asked again of the next process, or fails.
-            _ => return Err(is_out_of_turn()),
+            _ => return Err(answers_nothing()),
         };
         process.idle_until = now + IDLE;
         if let Some(failed) = self.failed.get_mut(kind as usize) {
@@ -442,7 +442,7 @@ impl LookUps {
     }
 }
 
-const OUT_OF_TURN: &str = "it spoke out of turn";
+const ANSWERS_NOTHING: &str = "it sent a message that answers no question";
 
 /// Returns how long no process is started after a number of failures in a row.
 fn pause(failed: u32) -> Option<Duration> {

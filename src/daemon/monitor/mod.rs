@@ -2,8 +2,10 @@
 //! event loop; runs as root if the daemon does.
 //!
 //! It decides on what it decoded itself from the bytes that the proof covers. It trusts the gate
-//! only to have received these bytes. It must never block: separate processes with a time limit
-//! look up names and accounts.
+//! only to have received these bytes. Must not block: other processes, with a time limit, do what
+//! may take long (names, accounts, PAM, a registry that may hang). It waits for three things only:
+//! its files on the local disk; the fsyncs with the first proof of a host; and the start of a new
+//! gate or relay, for 3 s at most.
 //!
 //! [`pipeline`] is a connection's path. The components in [`parts`] own the state that its steps
 //! use. [`event_loop`] gives each event to its component, and routes what comes of it.
@@ -12,6 +14,7 @@ mod accounts;
 mod children;
 mod configuration;
 mod conversation;
+mod descriptor_limit;
 mod event_loop;
 mod event_source;
 mod first_accounts;
@@ -19,6 +22,7 @@ mod ground;
 mod guard;
 mod hosts;
 mod inetd;
+mod inetd_table;
 mod jobs;
 mod key_cache;
 mod listen;
@@ -28,20 +32,18 @@ mod names;
 mod notify;
 pub mod options;
 mod parts;
-mod pid_file;
 mod pipeline;
 mod preauth;
 mod processes;
 mod protect;
 mod registry_client;
 mod reject;
-mod room;
+mod run_claim;
 mod run_folder;
 mod sessions;
 mod sockets;
 mod start;
 mod startup_error;
-mod table;
 
 use crate::sys::process;
 

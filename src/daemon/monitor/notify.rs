@@ -1,5 +1,7 @@
 //! systemd's two protocols, implemented directly: NOTIFY_SOCKET (sd_notify(3)) and LISTEN_FDS
-//! (sd_listen_fds(3)). No libsystemd (lesson of xz). Runs in the monitor.
+//! (sd_listen_fds(3)). No libsystemd (lesson of xz).
+//!
+//! Runs in the monitor. Owns what the service manager was told. Must not wait for it.
 
 use std::ffi::OsString;
 use std::net::TcpListener;

@@ -1,5 +1,5 @@
-//! The daemon's command line. Flags follow sshd if sshd has them. Runs in the process that becomes
-//! the monitor.
+//! The daemon's command line. Flags follow sshd if sshd has them. Pure: runs in the process that
+//! becomes the monitor.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -71,7 +71,7 @@ impl Parts {
                 self.logins.hand_back();
             }
             inetd.note_order(&mut self.ground, order, self.logins.has_shared_slot());
-            if let Order::Taken(_) = order {
+            if let Order::Forget(_) = order {
                 // No other request is served, so nothing more is looked up.
                 self.names.retire(SHORT, Instant::now());
                 // The session may last for days.

@@ -1,8 +1,7 @@
 //! Gate and relay: started, configured, replaced when they die, and sent their orders.
 //!
 //! Runs in the monitor. Owns both processes, the listening sockets, and the sandbox that they
-//! enter. Must not decide about connections: it
-//! sends the orders that the pipeline gives.
+//! enter. Must not decide about connections: it sends the orders that the pipeline gives.
 
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;

@@ -1,5 +1,8 @@
 //! The times at which the monitor's OOM score is lowered ([`crate::sys::oom`]): while no job is
-//! being started, and always if memory is short. Runs in the monitor.
+//! being started, and always if memory is short.
+//!
+//! Runs in the monitor. Owns the score. Must not lower it while a job that has just been started
+//! still shares the monitor's memory.
 
 use std::time::{Duration, Instant};
 

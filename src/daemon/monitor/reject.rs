@@ -1,5 +1,6 @@
-//! Why a connection is rejected, and what PAM had checked of its request by then. Runs in the
-//! monitor. Must not send anything: [`super::pipeline::refuse`] does.
+//! Why a connection is rejected, and what PAM had checked of its request by then.
+//!
+//! Runs in the monitor. Must not send anything: [`super::pipeline::refuse`] does.
 
 use std::net::IpAddr;
 use std::time::Instant;

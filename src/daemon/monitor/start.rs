@@ -1,5 +1,8 @@
 //! The start, from the command line to a daemon that serves. The parent process, if there is one,
-//! exits only when that has succeeded. Runs in the process that becomes the monitor.
+//! exits only when that has succeeded.
+//!
+//! Runs in the process that becomes the monitor. To serve, it must not read a secret before the
+//! guard is forked or, under inetd, before gate, relay and look-up process are.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,22 +24,22 @@ use super::jobs::Jobs;
 use super::key_cache::KeyCache;
 use super::listen::listeners;
 use super::logins::Logins;
-use super::look_ups::{LookUps, Process};
+use super::look_ups::{LookUps, Process, RunsAs};
 use super::names::Names;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::parts::Parts;
-use super::pid_file::Claim;
 use super::preauth::Connections;
 use super::processes::{Processes, Which};
 use super::registry_client::RegistryClient;
 use super::registry_client::guesses::Guesses;
+use super::run_claim::Claim;
 use super::sessions::Sessions;
 use super::sockets::LocalSockets;
 use super::startup_error::{
     print_error, print_startup_fault, stderr_is_the_peers, warn_of_line, warn_of_log, warn_of_user,
 };
-use super::{event_source, inetd, room, run_folder};
+use super::{descriptor_limit, event_source, inetd, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::paths::Paths;
@@ -196,7 +199,7 @@ fn serve(
     let settings = settings(&asked.file, asked.port)?;
     sessions.groups().set_grace(settings.exec.hup_to_kill);
     let login_program = can_log_in(&settings)?;
-    process::raise_descriptors(room::wanted(&settings));
+    process::raise_descriptors(descriptor_limit::wanted(&settings));
     let mut degraded = Vec::new();
     let process = begun.as_mut().map(|b| &mut b.look_up);
     let (sandbox_config, in_its_place) =
@@ -206,7 +209,7 @@ fn serve(
         .map(|sandbox_config| (sandbox_config.uid, sandbox_config.gid));
     if let Some(begun) = &mut begun {
         begun.gate.send_in(sandbox_config.as_ref())?;
-        if user.is_some() && begun.look_up.whom().is_none() {
+        if user.is_some() && begun.look_up.runs_as() == RunsAs::NotTold {
             begun.look_up.begin(user, true)?;
         }
     }

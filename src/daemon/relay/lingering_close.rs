@@ -1,8 +1,8 @@
 //! What follows a session: waits for the client to hang up, or closes the pipes of a job that is
 //! hung up after its SIGHUP.
 //!
-//! Used by the session's thread, which holds nothing else of the session by then. Must not wait for
-//! clients for ever or in unlimited number, nor long for a job.
+//! Runs in the relay, in the session's thread, which holds nothing else of the session by then.
+//! Must not wait for clients for ever or in unlimited number, nor long for a job.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};

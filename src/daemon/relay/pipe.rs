@@ -1,4 +1,6 @@
-//! State and size of the job's pipes. Used by a session's thread. Must never read or write them.
+//! State and size of the job's pipes.
+//!
+//! Runs in the relay, in a session's thread. Must never read or write them.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,9 +1,10 @@
 //! The relay's threads: those that wait for a session, and those that serve one.
 //!
-//! Leaders and followers: each waiting thread reads the relay's channel itself. So the thread that
-//! the kernel wakes for a session also serves it, without a hand-over. At least one thread always
-//! waits. A thread that has served a session waits for the next one; a thread that gets none for a
-//! while ends.
+//! Runs in the relay. Owns the channel to the monitor and the threads. Leaders and followers: each
+//! waiting thread reads the relay's channel itself. So the thread that the kernel wakes for a
+//! session also serves it, without a hand-over. A thread must not serve a session unless another
+//! one waits (a relay that has only one session needs no other). A thread that has served a session
+//! waits for the next one; a thread that gets none for a while ends.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

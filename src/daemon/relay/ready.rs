@@ -1,4 +1,4 @@
-//! The result of polling a session's descriptors. Used by the session's thread.
+//! The result of polling a session's descriptors. Pure: runs in the relay, in the session's thread.
 
 use std::os::fd::BorrowedFd;
 

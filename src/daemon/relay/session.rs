@@ -1,8 +1,9 @@
 //! One session: a thread that serves both directions of one connection, with non-blocking
 //! descriptors and poll.
 //!
-//! Runs in the relay. Ends when the client was sent the job's end and its system has all of it,
-//! when the peer is gone, or when the monitor closes the session's channel.
+//! Runs in the relay. Owns the connection, the job's pipe ends and the session's channel. Ends when
+//! the client was sent the job's end and its system has all of it, when the peer is gone, or when
+//! the monitor closes the session's channel. Must not block on the client or the job.
 
 mod ending;
 mod input;

@@ -1,7 +1,7 @@
 //! Why a session ends early.
 //!
-//! Used by the session's thread. Must not mistake an error for an end: only `EPIPE` means that the
-//! reader of a pipe is gone, and only a network error that the client is.
+//! Runs in the relay, in the session's thread. Must not mistake an error for an end: only `EPIPE`
+//! means that the reader of a pipe is gone, and only a network error that the client is.
 
 use nix::errno::Errno;
 

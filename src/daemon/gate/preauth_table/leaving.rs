@@ -1,9 +1,9 @@
 //! How a connection ends: closed for the peer's fault, hung up by the peer, or forgotten.
 //!
-//! Runs in the gate. If a peer hangs up while the monitor decides, the monitor still completes the
-//! decision. The connection keeps its slot until the monitor has decided and a refusal would have
-//! left. Only the monitor knows what the peer has guessed, so the gate reports the hang-up and the
-//! monitor says what to do.
+//! Runs in the gate. Owns nothing: the state is the table's. If a peer hangs up while the monitor
+//! decides, the monitor still completes the decision. Must not free the connection's slot until the
+//! monitor has decided and a refusal would have left. Only the monitor knows what the peer has
+//! guessed, so the gate reports the hang-up and the monitor says what to do.
 
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -37,7 +37,8 @@ impl PreauthTable {
             // It was refused, and the refusal is logged.
             return self.forget(connection);
         }
-        let is_judged = preauth.known && preauth.has_answered && preauth.stage != Stage::Asked;
+        let is_judged =
+            preauth.known && preauth.has_answered && preauth.stage != Stage::AwaitsCommand;
         let from = preauth.from;
         self.penalise(connection, complaint, now);
         self.ask(&Question::Rejected(complaint, from), Vec::new())?;

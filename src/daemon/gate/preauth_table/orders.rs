@@ -1,6 +1,7 @@
 //! Carries out the monitor's orders: listens, sends answers, parks refusals, forgets connections.
 //!
-//! Runs in the gate.
+//! Runs in the gate. Owns nothing: the state is the table's. Must not send a refusal: it only sets
+//! when the refusal is due.
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -49,7 +50,7 @@ impl PreauthTable {
                 if let Some(s) = self.unauthenticated.get_mut(&c) {
                     s.expect_command(length);
                 }
-                self.send_and_expect(c, record, Stage::Asked, None, now)?;
+                self.send_and_expect(c, record, Stage::AwaitsCommand, None, now)?;
             }
             Order::Prompt(c, seconds, record) => {
                 let within = Duration::from_secs(seconds.into());
@@ -57,14 +58,14 @@ impl PreauthTable {
             }
             Order::MayGo(c, may) => {
                 let (from, to) = match may {
-                    true => (Stage::Asking, Stage::Awaiting),
-                    false => (Stage::Awaiting, Stage::Asking),
+                    true => (Stage::AwaitsDecision, Stage::AwaitsName),
+                    false => (Stage::AwaitsName, Stage::AwaitsDecision),
                 };
                 if let Some(s) = self.unauthenticated.get_mut(&c).filter(|s| s.stage == from) {
                     s.stage = to;
                 }
             }
-            Order::Taken(c) => self.dismiss(c)?,
+            Order::Forget(c) => self.dismiss(c)?,
             Order::Close(c) => {
                 self.penalise(c, Complaint::Malformed, now);
                 self.dismiss(c)?;
@@ -127,7 +128,7 @@ impl PreauthTable {
         let Some((limits, preauth)) = found else {
             return Ok(());
         };
-        if stage != Stage::Asked && preauth.sent_early() {
+        if stage != Stage::AwaitsCommand && preauth.sent_early() {
             return self.close_with_penalty(connection, Complaint::Malformed, now);
         }
         preauth.stage = stage;
@@ -161,16 +162,13 @@ impl PreauthTable {
         preauth.stage = Stage::Parked;
         preauth.unsent = Vec::new();
         self.parked += 1;
-        let leaves = leaves_at(preauth.asked_at, begun, now, limits.refusal);
+        let interval = Duration::from_secs(limits.refusal.into());
+        let leaves = sources::refusal_leaves_at(preauth.requested_at, begun, now, interval);
         preauth.set_refusal(record);
         self.postpone(connection, leaves);
         // The peer may have hung up, or sent more, while the monitor decided.
         self.connection_is_ready(connection, now)
     }
-}
-
-fn leaves_at(asked: Instant, begun: Option<Instant>, now: Instant, interval: u32) -> Instant {
-    sources::told_at(asked, begun, now, Duration::from_secs(interval.into()))
 }
 
 #[cfg(test)]
@@ -224,32 +222,5 @@ mod tests {
             .execute_order(Order::Adopt, vec![good], now)
             .unwrap();
         assert_eq!(preauth_table.unauthenticated.len(), 1);
-    }
-
-    #[test]
-    fn duration_of_a_check_does_not_change_the_refusal_time() {
-        let asked = Instant::now();
-        let at = |ms| asked + Duration::from_millis(ms);
-        let leaves = |begun, now| leaves_at(asked, Some(at(begun)), at(now), 2) - asked;
-        for (begun, now, seconds) in [
-            (0, 1, 2),
-            (0, 990, 2),
-            (990, 1_500, 2),
-            // Without the minimum, the check's duration would decide on which side of the multiple
-            // it leaves.
-            (1_990, 1_991, 4),
-            (1_990, 2_040, 4),
-            (2_500, 2_600, 4),
-            // No refusal can leave before its check ends.
-            (0, 4_100, 6),
-        ] {
-            assert_eq!(
-                leaves(begun, now),
-                Duration::from_secs(seconds),
-                "{begun} {now}"
-            );
-        }
-        // Without a check the next multiple is used, however long the look-ups took.
-        assert_eq!(leaves_at(asked, None, at(1_990), 2), at(2_000));
     }
 }

@@ -108,7 +108,7 @@ impl Logins {
     /// notes is limited.
     pub(super) fn note_failed_guess(&mut self, guess: &Guess, interval: Duration, now: Instant) {
         const MOST: usize = 4096;
-        let until = sources::told_at(guess.asked, guess.begun, now, interval);
+        let until = sources::refusal_leaves_at(guess.asked, guess.begun, now, interval);
         let rests = guess.begun.map(|begun| begun + REST);
         self.resting.extend(rests.filter(|until| *until > now));
         self.shared

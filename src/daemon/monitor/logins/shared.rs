@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::super::table::Table;
+use super::super::inetd_table::Table;
 use crate::daemon::sources::Source;
 use crate::sys::locks;
 

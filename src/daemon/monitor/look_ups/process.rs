@@ -115,6 +115,27 @@ impl fmt::Display for NotAsked {
     }
 }
 
+/// The user that a look-up process was told to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum RunsAs {
+    /// It was not told yet.
+    NotTold,
+    /// It keeps its own user.
+    Own,
+    /// This user, and this group.
+    User(IdNumber, IdNumber),
+}
+
+impl RunsAs {
+    /// Returns what [`Begin`] tells a process.
+    pub(super) const fn of(user: Option<(IdNumber, IdNumber)>) -> Self {
+        match user {
+            None => Self::Own,
+            Some((user, group)) => Self::User(user, group),
+        }
+    }
+}
+
 /// A look-up process.
 pub(in super::super) struct Process {
     pub(super) kind: Kind,
@@ -123,8 +144,7 @@ pub(in super::super) struct Process {
     pub(super) channel: Channel<Caller>,
     /// Where `channel` leaves its socket if there is unread data.
     unclosed: Rc<RefCell<Unclosed>>,
-    /// The user that it was told to become, once it was told.
-    whom: Option<Option<(IdNumber, IdNumber)>>,
+    runs_as: RunsAs,
     /// Until when it must be ready; `None`: it is.
     pub(super) due: Option<Instant>,
     pub(super) asked: Vec<Asked>,
@@ -157,7 +177,7 @@ impl Process {
             pid,
             channel: Channel::new(ours),
             unclosed,
-            whom: None,
+            runs_as: RunsAs::NotTold,
             due: Some(now + STARTING),
             asked: Vec::new(),
             idle_until: now + IDLE,
@@ -165,9 +185,9 @@ impl Process {
         }
     }
 
-    /// Whether it was told to become a user, and which, if it is another user.
-    pub(in super::super) const fn whom(&self) -> Option<Option<(IdNumber, IdNumber)>> {
-        self.whom
+    /// Returns the user that it was told to become.
+    pub(in super::super) const fn runs_as(&self) -> RunsAs {
+        self.runs_as
     }
 
     /// Tells it which user to become.
@@ -180,7 +200,7 @@ impl Process {
         warm: bool,
     ) -> Result<(), Fault> {
         let begin = Begin { user, warm };
-        self.whom = Some(user);
+        self.runs_as = RunsAs::of(user);
         self.channel.send(begin.encode(), Vec::new())
     }
 
@@ -210,7 +230,11 @@ impl Process {
                     Some(Answer::User(0, found)) => {
                         return record_of(question, found, groups).map_err(Fault::new);
                     }
-                    _ => return Err(Fault::new("the look-up process spoke out of turn")),
+                    _ => {
+                        return Err(Fault::new(
+                            "the look-up process sent a message that answers no question",
+                        ));
+                    }
                 },
             }
         }

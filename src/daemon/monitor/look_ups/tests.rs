@@ -132,7 +132,7 @@ fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
 fn descriptors_from_a_compromised_process_do_not_block_the_monitor() {
     use std::io::Read;
     let begun = Instant::now();
-    // Rejected when checked; left unread behind a message that is out of turn.
+    // Rejected when checked; left unread behind a message that answers no question.
     for words in [&[&b"x"[..]][..], &[b"first", b"x"]] {
         let poll = mio::Poll::new().unwrap();
         let mut all = LookUps::new(None);

@@ -289,7 +289,7 @@ fn accept(parts: &mut Parts, id: LoginId, started: Started, now: Instant) {
     log_start(&mut parts.ground.log, session, &granted);
     if let Some(connection) = connection {
         parts.connections.remove(connection);
-        parts.order(&Order::Taken(connection));
+        parts.order(&Order::Forget(connection));
     }
     let Some(socket) = socket.filter(|_| connection.is_some()) else {
         // The peer has left. An application that was to run detached goes on.

@@ -179,7 +179,7 @@ pub(super) fn handle_left(parts: &mut Parts, c: Connection) {
         Departure::Ends => {}
     }
     forget(parts, c);
-    parts.order(&Order::Taken(c));
+    parts.order(&Order::Forget(c));
 }
 
 /// Handles the loss of the gate: its connections are gone.

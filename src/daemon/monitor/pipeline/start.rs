@@ -104,7 +104,7 @@ pub(super) fn start(
             parts.jobs.kill(&mut parts.ground, pid);
         }
     }
-    parts.order(&Order::Taken(connection));
+    parts.order(&Order::Forget(connection));
     Ok(Step::Done)
 }
 
@@ -162,7 +162,7 @@ pub(super) fn accept_registration(
         caller = machine.caller_user()
     );
     let answer = socket::send_now(socket.as_fd(), answer);
-    parts.order(&Order::Taken(connection));
+    parts.order(&Order::Forget(connection));
     let windows = parts.ground.windows();
     let handed = closed_pipes().and_then(|streams| {
         let handover = Handover {

@@ -1,5 +1,6 @@
-//! Signals to a session's first process group, and whether a process is left in it. Runs in the
-//! monitor.
+//! Signals to a session's first process group, and whether a process is left in it.
+//!
+//! Runs in the monitor. Must not signal a group by a number that may have been reused.
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;

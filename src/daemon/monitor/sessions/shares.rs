@@ -1,5 +1,7 @@
 //! The shares of the sessions: no host and no user may hold all of them if others may connect too.
-//! Runs in the monitor.
+//!
+//! Runs in the monitor. Counts the sessions of each holder in [`Sessions`]. Must not refuse a
+//! session: it returns whose share is exceeded, and the caller refuses.
 
 use super::{SessionInfo, Sessions};
 use crate::auth::AuthenticatedHost;

@@ -1,7 +1,8 @@
 //! One sweep of all processes of the system, for all sessions that have to end.
 //!
 //! Runs in the monitor, in slices, between which it handles other events: there may be many
-//! thousands of processes.
+//! thousands of processes. Owns what it has found. Must not signal a process unless its session is
+//! to be killed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,7 @@
-//! The administrator's requests: lists the sessions, and hangs one up. Runs in the monitor.
+//! The administrator's requests: lists the sessions, and hangs one up.
+//!
+//! Runs in the monitor. Must not wait for a session's thread: a byte count that has not come is
+//! left out.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

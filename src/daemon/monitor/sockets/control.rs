@@ -2,8 +2,8 @@
 //!
 //! Runs in the monitor. Owns the administrators' requests and answers them. Must not carry out a
 //! request itself: the event loop does. A session's thread in the relay knows how many bytes it has
-//! passed on, and is asked for that. A session whose thread does not answer in time is listed without
-//! these counts.
+//! passed on, and is asked for that. A session whose thread does not answer in time is listed
+//! without these counts.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! Wrong guesses whose refusals were not sent yet. Until then each counts as a PAM slot of its
-//! source, in all monitors, so that a client guesses no faster by not waiting for the answer. Runs
-//! in the monitor.
+//! source, in all monitors, so that a client guesses no faster by not waiting for the answer.
+//!
+//! Runs in the monitor. The records are in the table, which all monitors share. Must not trust one
+//! that lasts longer than is possible.
 
 use std::io::Result;
 use std::os::unix::fs::FileExt;

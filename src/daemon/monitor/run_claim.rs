@@ -2,7 +2,8 @@
 //! administrator. Of two daemons on one folder one has them; inetd's have none.
 //!
 //! Run by the monitor when it starts, and again from its event loop until it has all of them: its
-//! predecessor may still be ending, or the file system be full.
+//! predecessor may still be ending, or the file system be full. Owns the lock. Without it, must not
+//! touch the pid file or the sockets: they are another daemon's.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

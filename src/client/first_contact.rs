@@ -1,8 +1,8 @@
 //! Connecting to a host that need not be in the table: its key is pinned already, or the user
-//! agrees to it. Runs in the client, for a login and for a registration.
+//! agrees to it.
 //!
-//! Any host can show any key. The key is pinned only after the handshake has proven it, and before
-//! that nothing is asked or answered.
+//! Runs in the client, for a login and for a registration. Any host can show any key: must not pin
+//! a key, or answer a question of the host, before the handshake has proven that key.
 
 use super::asker::Asker;
 use super::call::Call;
@@ -17,7 +17,7 @@ use crate::protocol::noise::Prepared;
 use crate::secret::{KeyPair, PublicKey};
 
 /// A host that has shown a key which is pinned or which the user has agreed to.
-pub(super) struct Met<'a> {
+pub(super) struct FirstContact<'a> {
     /// The connection.
     pub(super) greeted: Greeted<'a>,
     /// Its key.
@@ -34,14 +34,14 @@ pub(super) struct Met<'a> {
 ///
 /// # Errors
 /// It cannot be reached, the user does not agree, or another key is pinned.
-pub(super) fn meet<'a>(
+pub(super) fn connect<'a>(
     call: &Call,
     places: &Places,
     route: &Route,
     hello: &'a OurHello,
     asker: &Asker,
     reporter: &Reporter,
-) -> Result<Met<'a>, Fault> {
+) -> Result<FirstContact<'a>, Fault> {
     let addresses = route.addresses(call)?;
     let greet = || -> Result<(Greeted<'a>, PublicKey), Fault> {
         let mut dialing = Dialing::begin(&addresses, Times::of(call));
@@ -83,7 +83,7 @@ pub(super) fn meet<'a>(
             )));
         }
     }
-    Ok(Met {
+    Ok(FirstContact {
         greeted,
         key,
         machine,

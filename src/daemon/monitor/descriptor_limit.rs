@@ -1,5 +1,5 @@
 //! How many sessions the limit of open files allows: none is started that the relay could not take.
-//! Runs in the monitor.
+//! Pure: runs in the monitor.
 
 use crate::config::settings::Settings;
 use crate::ipc::relay::SESSION_DESCRIPTORS;

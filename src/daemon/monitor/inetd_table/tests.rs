@@ -212,7 +212,7 @@ fn no_content_makes_it_panic() {
             assert!(held.unwrap() <= at(600), "{who}");
             let admitted = table.admit(source(who), false, &Limits::FEW, now).unwrap();
             if let Admission::Slot(slot) = admitted {
-                assert!(table.set_stage(slot, PreauthStage::Asking).unwrap());
+                assert!(table.set_stage(slot, PreauthStage::AwaitsDecision).unwrap());
                 table.leave(slot);
             }
             table.penalise(source(who), 5, &Limits::FEW, now).unwrap();
@@ -270,13 +270,15 @@ fn preauth(path: &Path, from: &str, stage: PreauthStage, now: u64) -> (Forked, b
 
 #[test]
 fn source_slots_are_limited_and_a_penalised_source_has_one() {
-    use PreauthStage::{Asking, Waiting};
+    use PreauthStage::{AwaitsDecision, Waiting};
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
     let there = || table.locked(Table::unauthenticated_total).unwrap();
     let a = "192.0.2.1";
-    let asking: Vec<Forked> = (0..3).map(|n| preauth(&path, a, Asking, n).0).collect();
+    let asking: Vec<Forked> = (0..3)
+        .map(|n| preauth(&path, a, AwaitsDecision, n).0)
+        .collect();
     // None of its own may be evicted, so there is no slot for it; another source has one.
     let (refused, has) = preauth(&path, a, Waiting, 5);
     assert!(!has);
@@ -293,7 +295,7 @@ fn source_slots_are_limited_and_a_penalised_source_has_one() {
     let (neighbour, has) = preauth(&path, "192.0.2.2", Waiting, 9);
     assert!(has);
     assert_eq!(there(), 2);
-    let (third, has) = preauth(&path, a, Asking, 40);
+    let (third, has) = preauth(&path, a, AwaitsDecision, 40);
     assert!(has, "its penalty is over");
     assert_eq!(there(), 3);
     for child in [first, second, third, neighbour] {
@@ -303,12 +305,12 @@ fn source_slots_are_limited_and_a_penalised_source_has_one() {
 
 #[test]
 fn last_slots_are_reserved_for_hosts_in_hostinfo() {
-    use PreauthStage::{Asking, Waiting};
+    use PreauthStage::{AwaitsDecision, Waiting};
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
     let asking: Vec<Forked> = (1..=3)
-        .map(|n| preauth(&path, &format!("192.0.2.{n}"), Asking, n))
+        .map(|n| preauth(&path, &format!("192.0.2.{n}"), AwaitsDecision, n))
         .map(|(child, has)| {
             assert!(has);
             child

@@ -1,5 +1,9 @@
 //! The silent connections of all monitors: which hold a slot, and which are evicted. The rules are
 //! the gate's, which has the same for the connections of one daemon.
+//!
+//! Runs in the monitor. The records are in the table, which all monitors share. Evicts by a mark
+//! and a signal: the monitor of that connection ends it. Must not evict a connection about which
+//! its monitor decides.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -27,7 +31,7 @@ pub(in super::super) enum PreauthStage {
     /// We wait for it: it may be evicted.
     Waiting = 1,
     /// It waits for us.
-    Asking = 2,
+    AwaitsDecision = 2,
     /// It was evicted, and no longer counts.
     Leaving = 3,
     /// It is asked for a password, or waits for a PAM slot: it may be evicted.
@@ -52,7 +56,7 @@ impl Slot {
         let [family, stage] = *rest.first_chunk::<2>()?;
         let stage = match stage {
             1 => PreauthStage::Waiting,
-            2 => PreauthStage::Asking,
+            2 => PreauthStage::AwaitsDecision,
             3 => PreauthStage::Leaving,
             4 => PreauthStage::Prompted,
             5 => PreauthStage::Refused,

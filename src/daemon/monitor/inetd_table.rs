@@ -6,9 +6,9 @@
 //! sent. A slot is a lock on a byte beyond the file's end ([`locks`]), so the kernel releases it
 //! when its monitor dies. A slot's record is valid while that lock is held.
 //!
-//! Impossible contents are never trusted: a file that is short, old, from another boot or of
-//! another owner is replaced. A writer holds byte 0 of the locks, for microseconds. No monitor
-//! waits for it longer than [`PATIENCE`].
+//! Must not trust impossible contents: a file that is short, old, from another boot or of another
+//! owner is replaced. A writer holds byte 0 of the locks, for microseconds. No monitor waits for it
+//! longer than [`PATIENCE`].
 
 mod failures;
 mod making;

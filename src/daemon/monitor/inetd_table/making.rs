@@ -1,8 +1,8 @@
 //! Opens the inetd table so that no other user's file is mistaken for it, and creates it.
 //!
-//! A table is created under a temporary name and then put in place whole. Of two that race one
-//! wins: the other finds, once it has the lock, that its path leads to another file. Runs in the
-//! monitor.
+//! Runs in the monitor. A table is created under a temporary name and then put in place whole. Of
+//! two that race one wins: the other finds, once it has the lock, that its path leads to another
+//! file. Must not touch what a link, or another user's file, leads to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};

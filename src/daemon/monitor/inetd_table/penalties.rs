@@ -1,4 +1,7 @@
-//! The penalties of sources: when each ends, in time since boot. Runs in the monitor.
+//! The penalties of sources: when each ends, in time since boot.
+//!
+//! Runs in the monitor. The records are in the table, which all monitors share. Must not trust one
+//! that lasts longer than is possible.
 
 use std::io::Result;
 use std::os::unix::fs::FileExt;
