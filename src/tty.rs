@@ -72,7 +72,8 @@ impl Terminal {
     /// Shows the prompt and reads a line with echo.
     ///
     /// # Errors
-    /// As [`Self::line`]; or `host`, a connection, becomes readable first: the host no longer waits.
+    /// As [`Self::line`]; or `host`, a connection, becomes readable first: the host no longer
+    /// waits.
     pub fn ask(&mut self, prompt: &str, host: BorrowedFd<'_>) -> io::Result<Zeroizing<Vec<u8>>> {
         self.tell(prompt)?;
         // Unlike reading, poll(2) does not stop a process in the background.

@@ -6,10 +6,10 @@
 //! file that is missing, unreadable or writable by others is a [`Fault`](crate::fault::Fault),
 //! never a permission.
 //!
-//! From the bottom up: `paths` has the files' paths, and `secure` opens the files. `utc` has times. `name` and
-//! `address` are the words in them. `settings` is `cosserver.toml`; `hostinfo` and `command` are
-//! the host table. `cookie`, `keys`, `known_hosts` and `machines` are the secrets and pins, and
-//! `card` is the invitation that carries them from one host to another.
+//! From the bottom up: `paths` has the files' paths, and `secure` opens the files. `utc` has times.
+//! `name` and `address` are the words in them. `settings` is `cosserver.toml`; `hostinfo` and
+//! `command` are the host table. `cookie`, `keys`, `known_hosts` and `machines` are the secrets and
+//! pins, and `card` is the invitation that carries them from one host to another.
 
 pub mod address;
 pub mod applications;

@@ -267,8 +267,8 @@ impl Doors {
     }
 
     /// Returns the status of a machine, or `None` if the caller must ask the registry worker, which
-    /// may wait and reports any fault. That is the case if the inner door is in a folder of its own,
-    /// which may hang, or if a large file was edited by hand.
+    /// may wait and reports any fault. That is the case if the inner door is in a folder of its
+    /// own, which may hang, or if a large file was edited by hand.
     pub fn look_here(&mut self, id: Id) -> Option<MachineStatus> {
         let outer = self.look_outer(&id).ok()?;
         if needs_inner(&outer) && outer.folder.is_some() {

@@ -511,8 +511,8 @@ fn length(line: &[u8]) -> u64 {
     u64::try_from(line.len()).unwrap_or(u64::MAX) + 1
 }
 
-/// Returns the time, but at least this one, in seconds and as a file's modification time. Every file
-/// system keeps whole seconds.
+/// Returns the time, but at least this one, in seconds and as a file's modification time. Every
+/// file system keeps whole seconds.
 fn time(least: i64) -> (i64, SystemTime) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = since.unwrap_or(Duration::ZERO).as_secs();

@@ -1,8 +1,8 @@
-//! The inner door: `idfile`, the authorized machines (seed 002, IDFILE). Its folder may be shared by
-//! several hosts; a lock serializes their writers.
+//! The inner door: `idfile`, the authorized machines (seed 002, IDFILE). Its folder may be shared
+//! by several hosts; a lock serializes their writers.
 //!
-//! The daemon reads it. The registry worker and `cosadm` write it. Each change replaces the file, so
-//! it is complete or absent even if the writer is killed.
+//! The daemon reads it. The registry worker and `cosadm` write it. Each change replaces the file,
+//! so it is complete or absent even if the writer is killed.
 
 mod passwords;
 mod settings;

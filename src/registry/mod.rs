@@ -1,9 +1,9 @@
 //! The doors (seed 002): which machines may connect at all, before any password is asked.
 //!
-//! The outer door, `sestab`, belongs to this host only. It lists machines that are always
-//! denied, and machines that are allowed while it is closed. The inner door, `idfile`, lists the
-//! authorized machines, and several hosts may share it. Both are text files, one machine a line.
-//! [`Doors`] reads and writes both for the daemon. `cosadm` manages them through `outer` and `inner`.
+//! The outer door, `sestab`, belongs to this host only. It lists machines that are always denied,
+//! and machines that are allowed while it is closed. The inner door, `idfile`, lists the authorized
+//! machines, and several hosts may share it. Both are text files, one machine a line. [`Doors`]
+//! reads and writes both for the daemon. `cosadm` manages them through `outer` and `inner`.
 //!
 //! Runs in the daemon's registry worker ([`process`]), in the monitor where it does not block, and
 //! in `cosadm`. It never makes the access decision: the monitor does, with [`Admitted`] and

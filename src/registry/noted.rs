@@ -2,8 +2,9 @@
 //! many changes its files have had.
 //!
 //! The registry is in the state folder, often on a file system of its own. The note reveals if that
-//! folder is lost, not mounted, or restored from an old copy. Each file has the count of its changes. `cosadm` writes the note after its changes, and the daemon's registry worker when
-//! the daemon starts; never at a connection. The note decides nothing by itself.
+//! folder is lost, not mounted, or restored from an old copy. Each file has the count of its
+//! changes. `cosadm` writes the note after its changes, and the daemon's registry worker when the
+//! daemon starts; never at a connection. The note decides nothing by itself.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -337,8 +337,8 @@ impl Format {
     }
 }
 
-/// Reads the next line, without its end, into `line`. Returns how many bytes it takes in the file; 0
-/// at the end. Of a line that is too long only the beginning is kept, which is too long as well.
+/// Reads the next line, without its end, into `line`. Returns how many bytes it takes in the file;
+/// 0 at the end. Of a line that is too long only the beginning is kept, which is too long as well.
 pub(super) fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<u64> {
     line.clear();
     let most = u64::try_from(LINE).unwrap_or(u64::MAX) + 2;

@@ -14,8 +14,8 @@ use super::client_signals::is_ignored;
 
 /// Runs an editor on a file, and returns how it ended. It has the standard streams of this process.
 ///
-/// `editor` is a shell command, as for git and crontab: its user sets it and runs it, with arguments
-/// (`code --wait`), quotes and variables. The files that it creates are its user's alone.
+/// `editor` is a shell command, as for git and crontab: its user sets it and runs it, with
+/// arguments (`code --wait`), quotes and variables. The files that it creates are its user's alone.
 ///
 /// # Errors
 /// The shell cannot be started.

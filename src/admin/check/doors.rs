@@ -73,8 +73,8 @@ impl Report<'_> {
         }
     }
 
-    /// Returns a door whose file exists and is undamaged; otherwise reports why not. Reports each wrong
-    /// line.
+    /// Returns a door whose file exists and is undamaged; otherwise reports why not. Reports each
+    /// wrong line.
     fn open_or_report<T>(
         &mut self,
         path: &std::path::Path,

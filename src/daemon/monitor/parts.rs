@@ -26,7 +26,8 @@ use crate::ipc::relay::{Closing, Session};
 use crate::log::Level;
 use crate::protocol::stream::End;
 
-/// The monitor's components, without the local sockets, the signals and the shutdown, which [`super::event_loop`] has.
+/// The monitor's components, without the local sockets, the signals and the shutdown, which
+/// [`super::event_loop`] has.
 pub(super) struct Parts {
     pub(super) ground: Ground,
     /// Gate and relay.

@@ -1,4 +1,5 @@
-//! A login's way from stage to stage, by the messages of its worker and by what the pipeline decides.
+//! A login's way from stage to stage, by the messages of its worker and by what the pipeline
+//! decides.
 //!
 //! Runs in the monitor. Must not decide what comes next: each method returns what concerns the
 //! pipeline.
