@@ -1,12 +1,13 @@
 //! The lock that a writer of a registry file holds: a POSIX lock (fcntl(2)) on a file beside it.
 //! NFS has it, so it works between hosts, and it ends with its process.
 //!
-//! A reader takes no lock, so a login of a registered machine never waits for one. A registration
-//! is a write: it waits for the lock for 5 s, and fails at once while `cosadm edit` holds it. The
-//! client is then denied (cause `registry`), without a penalty, and its activation password stays
-//! valid. What is noted of a machine that is admitted (its first proof) is lost then, with a line
-//! in the log, and noted at its next visit. The registry worker writes, one after the other, so
-//! several registrations wait one after the other; under inetd the connection's own monitor does.
+//! A reader takes no lock, and the registry worker reads in a thread of its own. So a login of a
+//! registered machine never waits for a lock. A registration is a write: it waits for the lock for
+//! 5 s, and fails at once while `cosadm edit` holds it. The client is then denied (cause
+//! `registry`), without a penalty, and its activation password stays valid. What is noted of a
+//! machine that is admitted (its first proof) is lost then, with a line in the log, and noted at
+//! its next visit. The registry worker writes, one after the other, so several registrations wait
+//! one after the other; under inetd the connection's own monitor does.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};

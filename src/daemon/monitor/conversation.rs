@@ -4,8 +4,9 @@
 //! Runs in the monitor, which therefore decrypts passwords. It passes each on to one process: the
 //! login worker (`ipc::login::Order::Answers`), or, if it is an activation password, the registry
 //! worker (`registry::asked::Question::Activate`); under inetd, that one stays in the monitor. No
-//! other process of the daemon can read one. The gate has only the sealed records.
-//! The relay gets keys that cannot open what was said before ([`Conversation::into_keys`]).
+//! other process decrypts one: the gate has the sealed records, but no key and no code to open them
+//! (`tests/house.rs`). The relay gets keys that cannot open what was said before
+//! ([`Conversation::into_keys`]).
 
 use zeroize::Zeroizing;
 

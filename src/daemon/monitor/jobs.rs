@@ -112,9 +112,12 @@ impl Jobs {
                 .then(|| socket::ssh_client(client.as_fd()))
                 .flatten(),
         };
+        // The job inherits the OOM score: it is to have the one that the daemon was started with.
         self.protection.restore_score(&mut self.starter, now);
         let starter = &mut self.starter;
         let start = |leader: Option<&_>| exec::start(granted, account, &setting, starter, leader);
+        // Runs `start` with an entry in the guard's table, so that the guard knows the job even if
+        // this process is killed now.
         self.sessions.groups_mut().enter(start, Running::pid)
     }
 

@@ -13,6 +13,7 @@
 //! 7. [`grant`]: the policy → `Granted`. The account is looked up.
 //! 8. [`start`](start::start): the job is started, the connection is accepted and handed over to
 //!    the relay.
+//! 9. The end: [`sessions`](super::sessions).
 //!
 //! Each step consumes the state before it, and calls the next, or returns what the connection waits
 //! for. An event resumes it: a message of the gate ([`handle_question`]), the registry's answer, a
@@ -117,6 +118,7 @@ pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: In
         return registration::log_note(&mut parts.ground.log, answer);
     };
     if let Some(ahead) = parts.connections.ahead(c) {
+        // Asked in `greet`, before the ClientHello, which takes the answer from here.
         ahead.note(ticket, answer);
     } else if let Some(admission) = parts.connections.take_at_door(c, ticket) {
         let outcome = after_registry(parts, c, *admission, answer, now);
@@ -582,6 +584,7 @@ fn at_inner_door(
     arrival.welcome.clone_from(&status.welcome);
     match registry::decide(status, is_host, arrival.is_local) {
         AccessDecision::Allow(pass) => {
+            // The registry worker writes it; nothing here waits for that or depends on it.
             registration::note_admission(parts, &arrival, &applicant, &pass, status, now);
             after_doors(parts, c, arrival, applicant, None, &pass, now)
         }
@@ -796,6 +799,7 @@ fn grant(
         conversation,
         welcome,
     };
+    // What was found a moment ago, else a look-up process is asked.
     match parts.names.find_user(&parts.ground, user.as_str(), now) {
         FoundUser::User(record) => start::start(parts, c, pending, &record, now),
         FoundUser::Looking(which) => {

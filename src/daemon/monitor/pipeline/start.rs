@@ -51,6 +51,7 @@ pub(super) fn start(
     let account = &record.account;
     let peer = granted.authenticated().peer();
     policy::check_account(granted.authenticated(), account).map_err(|r| r.of(peer))?;
+    // Locked or expired accounts, and nologin(5).
     let usable = parts.names.check(record);
     usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
     let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
