@@ -40,7 +40,7 @@ impl Edit {
     /// Takes the lock and reads the file.
     pub(super) fn begin(table: Table) -> Result<Self, Fault> {
         let lock = Lock::take_for_edit(table.path())?;
-        let (text, document) = table.read_text()?;
+        let (text, document) = table.read_text(usize::MAX)?;
         Ok(Self {
             table,
             text,
@@ -85,12 +85,6 @@ impl Edit {
                 None => faults.push(Fault::at(copy, number, why)),
             }
         }
-        // Not all of them are described.
-        let (now, before) = (document.wrong().count(), self.document.wrong().count());
-        if faults.is_empty() && now > before {
-            let words = format!("{} more lines are wrong", now - before);
-            faults.push(Fault::of(copy, words));
-        }
         Checked {
             document: Some(document),
             faults,
@@ -109,7 +103,7 @@ impl Edit {
             let words = "the new text has a wrong line; nothing was changed";
             return Err(Fault::of(self.file(), words));
         };
-        if self.table.read_text()?.0 != self.text {
+        if self.table.read_text(0)?.0 != self.text {
             let words = "another program has changed it without its lock; nothing was changed";
             return Err(Fault::of(self.file(), words));
         }

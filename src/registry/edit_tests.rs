@@ -109,3 +109,20 @@ fn a_change_without_the_lock_is_not_lost() {
     );
     assert_eq!(written(&scratch), ["cosserver idfile 1", "# mine"]);
 }
+
+/// Regression: only the first thousand were compared, so one that moved among them seemed new.
+#[test]
+fn of_many_wrong_lines_one_can_be_mended_and_none_replaced() {
+    let scratch = Scratch::new();
+    let wrong: Vec<String> = (0..1_500).map(|n| format!("wrong{n}\n")).collect();
+    let old = format!("cosserver idfile 1\n{}", wrong.concat());
+    let edit = inner(&scratch, &old).edit().unwrap();
+    let other = old.replace("wrong1400\n", "other\n");
+    let checked = edit.check(Path::new("/copy"), other.as_bytes());
+    assert_eq!(checked.faults().len(), 1);
+    let mended = old.replace("wrong3\n", "# mended\n");
+    let checked = edit.check(Path::new("/copy"), mended.as_bytes());
+    assert_eq!(told(&checked), Vec::<String>::new());
+    edit.install(checked).unwrap();
+    assert!(written(&scratch).contains(&"# mended".to_owned()));
+}

@@ -145,14 +145,16 @@ impl Table {
     /// # Errors
     /// As [`Self::look`].
     pub(super) fn read(&self) -> Result<Document, Fault> {
-        self.read_text().map(|(_, document)| document)
+        let text = self.read_text(text::DESCRIBED);
+        text.map(|(_, document)| document)
     }
 
-    /// Reads the whole file, and returns its text as well.
+    /// Reads the whole file, and returns its text as well. At most so many wrong lines are
+    /// described.
     ///
     /// # Errors
     /// As [`Self::look`].
-    pub(super) fn read_text(&self) -> Result<(Vec<u8>, Document), Fault> {
+    pub(super) fn read_text(&self, described: usize) -> Result<(Vec<u8>, Document), Fault> {
         self.unchanged(|file, about| {
             let size = usize::try_from(about.size).unwrap_or(usize::MAX);
             let mut bytes = Vec::new();
@@ -163,7 +165,7 @@ impl Table {
                 .take(about.size)
                 .read_to_end(&mut bytes);
             read.map_err(|e| Fault::of(&self.path, e))?;
-            let parsed = Document::parse(&bytes, self.format);
+            let parsed = Document::parse(&bytes, self.format, described);
             let parsed = parsed.map_err(|why| Fault::of(&self.path, why))?;
             self.head_of_sorted(file, about)?;
             Ok((bytes, parsed))
@@ -268,7 +270,7 @@ impl Table {
     /// # Errors
     /// Its first line is that of another file, or of another version.
     pub(super) fn parse(&self, text: &[u8]) -> Result<Document, String> {
-        Document::parse(text, self.format)
+        Document::parse(text, self.format, usize::MAX)
     }
 
     /// Replaces the file. The caller holds the lock.

@@ -6,8 +6,8 @@
 //! 5 s, and fails at once while `cosadm edit` holds it. The client is then denied (cause
 //! `registry`), without a penalty, and its activation password stays valid. What is noted of a
 //! machine that is admitted (its first proof) is lost then, with a line in the log, and noted at
-//! its next visit. The registry worker writes, one after the other, so several registrations wait
-//! one after the other; under inetd the connection's own monitor does.
+//! its next visit. The registry worker makes one change after the other, so several registrations
+//! wait in turn; under inetd the connection's own monitor writes.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};

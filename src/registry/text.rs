@@ -367,29 +367,42 @@ struct Entry {
     is_wrong: bool,
 }
 
-/// Most wrong lines that are described; the others are counted.
-const DESCRIBED: usize = 1_000;
+/// Most wrong lines of a file that are described where it is not edited; the others are counted. A
+/// host that shares the file may have written millions.
+pub(super) const DESCRIBED: usize = 1_000;
+
+/// A wrong line: its number, and the reason.
+type WrongLine = (usize, &'static str);
 
 /// The wrong lines of a file.
 #[derive(Default)]
 pub(super) struct WrongLines {
-    /// The first ones: their numbers, and the reasons.
-    first: Vec<(usize, &'static str)>,
+    first: Vec<WrongLine>,
     count: usize,
+    /// How many are described at most.
+    most: usize,
 }
 
 impl WrongLines {
+    /// Adds a line that is behind all others.
     fn add(&mut self, number: usize, why: &'static str) {
         self.count += 1;
-        let at = self.first.partition_point(|(other, _)| *other <= number);
-        if at < DESCRIBED {
-            self.first.truncate(DESCRIBED - 1);
-            self.first.insert(at, (number, why));
+        if self.first.len() < self.most {
+            self.first.push((number, why));
         }
     }
 
-    /// Returns the first of them in the order of the file: their numbers, and the reasons.
-    pub(super) fn first(&self) -> &[(usize, &'static str)] {
+    /// Adds lines from anywhere.
+    fn add_all(&mut self, lines: Vec<WrongLine>) {
+        self.count += lines.len();
+        self.first.extend(lines);
+        self.first.sort_unstable();
+        self.first.truncate(self.most);
+        self.first.shrink_to_fit();
+    }
+
+    /// Returns the first of them, in the order of the file.
+    pub(super) fn first(&self) -> &[WrongLine] {
         &self.first
     }
 
@@ -414,10 +427,8 @@ pub(super) struct Document {
     wrong_passwords: Vec<u8>,
     /// Comments after the last machine.
     tail: Vec<u8>,
-    /// The lines that set a setting again.
-    repeated: Settings,
-    /// The hashes of the passwords that were parsed.
-    hashes: BTreeSet<[u8; 32]>,
+    /// The lines that set a setting again: the comments before each, and the line.
+    repeated: BTreeMap<&'static str, Vec<[Vec<u8>; 2]>>,
     wrong: WrongLines,
     is_changed: bool,
 }
@@ -435,28 +446,32 @@ impl Document {
             others: Vec::new(),
             wrong_passwords: Vec::new(),
             tail: Vec::new(),
-            repeated: Settings::new(),
-            hashes: BTreeSet::new(),
+            repeated: BTreeMap::new(),
             wrong: WrongLines::default(),
             is_changed: true,
         }
     }
 
-    /// Parses a file.
+    /// Parses a file. At most so many wrong lines are described.
     ///
     /// # Errors
     /// The first line is that of another file, or of another version.
-    pub(super) fn parse(text: &[u8], format: &'static Format) -> Result<Self, String> {
+    pub(super) fn parse(
+        text: &[u8],
+        format: &'static Format,
+        described: usize,
+    ) -> Result<Self, String> {
         let mut all = Self::new(format);
-        all.is_changed = false;
+        (all.is_changed, all.wrong.most) = (false, described);
         // Comments, of which it is not known yet whether a machine follows.
         let mut before = Vec::new();
+        let mut hashes = BTreeSet::new();
         let mut lines = (1..).zip(text.split_inclusive(|b| *b == b'\n'));
         let (_, first) = lines.next().unwrap_or_default();
         format.check_first(first)?;
         for (number, line) in lines {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
-            all.take(number, line, &mut before);
+            all.take(number, line, &mut before, &mut hashes);
         }
         all.tail = before;
         // Keeps the order of two lines of one machine.
@@ -465,7 +480,13 @@ impl Document {
         Ok(all)
     }
 
-    fn take(&mut self, number: usize, line: &[u8], before: &mut Vec<u8>) {
+    fn take(
+        &mut self,
+        number: usize,
+        line: &[u8],
+        before: &mut Vec<u8>,
+        hashes: &mut BTreeSet<[u8; 32]>,
+    ) {
         let parsed = self.format.line(line);
         if let Some(id) = id_of(line) {
             let wrong = match &parsed {
@@ -501,52 +522,54 @@ impl Document {
             return;
         }
         if let Line::Setting(name, value) = parsed {
-            if !self.settings.contains_key(name) {
-                if !self.format.is_right(name, value) {
-                    self.wrong.add(number, "its folder is not an absolute path");
-                }
-                self.settings.insert(name, value.to_owned());
-                self.comments.insert(name, std::mem::take(before));
+            let comments = std::mem::take(before);
+            if self.settings.contains_key(name) {
+                self.wrong.add(number, "duplicate setting");
+                let line = [line, b"\n"].concat();
+                let repeated = self.repeated.entry(name).or_default();
+                repeated.push([comments, line]);
                 return;
             }
+            if !self.format.is_right(name, value) {
+                self.wrong.add(number, "its folder is not an absolute path");
+            }
+            self.settings.insert(name, value.to_owned());
+            self.comments.insert(name, comments);
+            return;
         }
         self.others.append(before);
         match parsed {
             Line::Changes(count) => self.changes = count,
-            Line::Setting(name, _) => {
-                self.wrong.add(number, "the setting stands twice");
-                let lines = self.repeated.entry(name).or_default();
-                lines.extend_from_slice(line);
-                lines.push(b'\n');
-            }
             Line::Password(password) => {
-                if !self.hashes.insert(password.hash) {
-                    self.wrong.add(number, "the password stands twice");
+                if !hashes.insert(password.hash) {
+                    self.wrong.add(number, "duplicate password");
                 }
                 self.passwords.push(password);
             }
             Line::Wrong(why, _) => self.keep(number, line, why),
-            Line::Nothing | Line::Sorted(..) | Line::Machine(_) => {}
+            Line::Nothing | Line::Sorted(..) | Line::Setting(..) | Line::Machine(_) => {}
         }
     }
 
     /// Finds the machines' lines that say again what an earlier one says. The lines are sorted.
     fn find_doubles(&mut self) {
         let is_exclusive = self.format.is_exclusive;
+        let mut doubles = Vec::new();
         for of_one in self.rows.chunk_by(|a, b| a.id == b.id) {
-            let mut seen = BTreeSet::new();
+            let mut seen = 0_u8;
             for entry in of_one {
                 let Some(kind) = entry.kind else {
                     continue;
                 };
-                let is_double = seen.contains(&kind) || is_exclusive && !seen.is_empty();
-                seen.insert(kind);
+                let bit = 1 << kind as u8;
+                let is_double = seen & bit != 0 || is_exclusive && seen != 0;
+                seen |= bit;
                 if is_double && !entry.is_wrong {
-                    let why = "the machine has such a line already";
-                    self.wrong.add(entry.number, why);
+                    doubles.push((entry.number, "the machine has such a line already"));
                 }
             }
         }
+        self.wrong.add_all(doubles);
     }
 
     fn keep(&mut self, number: usize, line: &[u8], why: &'static str) {
@@ -575,12 +598,19 @@ impl Document {
     /// # Errors
     /// The value has more than one line, ends with a carriage return, or is too long.
     pub(super) fn set(&mut self, name: &'static str, value: Option<&[u8]>) -> Result<(), Fault> {
-        let is_wrong = |v: &[u8]| v.contains(&b'\n') || v.ends_with(b"\r");
-        if value.is_some_and(|v| is_wrong(v) || v.len() + name.len() >= LINE) {
-            let words = format!("{name}: a value is one line of at most {LINE} bytes");
+        let most = LINE.saturating_sub(name.len() + 1);
+        if value.is_some_and(|v| v.contains(&b'\n') || v.len() > most) {
+            let words = format!("{name}: a value is one line of at most {most} bytes");
             return Err(Fault::new(words));
         }
-        self.is_changed |= self.repeated.remove(name).is_some();
+        if value.is_some_and(|v| v.ends_with(b"\r")) {
+            let words = format!("{name}: a value may not end with a carriage return");
+            return Err(Fault::new(words));
+        }
+        for [comments, _] in self.repeated.remove(name).unwrap_or_default() {
+            self.is_changed = true;
+            self.others.extend(comments);
+        }
         if self.settings.get(name).map(Vec::as_slice) != value {
             self.is_changed = true;
             self.settings.remove(name);
@@ -762,7 +792,7 @@ impl Document {
                 body.push(b'\n');
             }
         }
-        let repeated = self.repeated.values().flatten();
+        let repeated = self.repeated.values().flatten().flatten().flatten();
         body.extend(repeated.chain(&self.others).chain(&self.wrong_passwords));
         for password in &self.passwords {
             body.extend_from_slice(password.text().as_bytes());
