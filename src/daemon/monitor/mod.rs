@@ -3,9 +3,10 @@
 //!
 //! It decides on what it decoded itself from the bytes that the proof covers. It trusts the gate
 //! only to have received these bytes. Must not block: other processes, with a time limit, do what
-//! may take long (names, accounts, PAM, a registry that may hang). It waits for three things only:
-//! its files on the local disk; the fsyncs with the first proof of a host; and the start of a new
-//! gate or relay, for 3 s at most.
+//! may take long (names, accounts, PAM, a registry that may hang). A standalone daemon that serves
+//! waits for three things only: its files on the local disk; the fsyncs with the first proof of a
+//! host; and the start of a new gate or relay, for 3 s at most. Under inetd, where no other
+//! connection would wait, it also does the registry's work.
 //!
 //! [`pipeline`] is a connection's path. The components in [`parts`] own the state that its steps
 //! use. [`event_loop`] gives each event to its component, and routes what comes of it.

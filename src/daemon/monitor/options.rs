@@ -70,9 +70,10 @@ pub fn help() -> String {
 ///
 /// # Errors
 /// Returns what is wrong with it.
-pub fn parse(words: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Asked, Fault> {
+pub fn parse<W: AsRef<OsStr>>(words: &[W]) -> Result<Asked, Fault> {
+    cli::check_utf8(words).map_err(Fault::new)?;
     let m = cli::parse(&[FLAGS], ParsingStyle::StopAtFirstFree, words)
-        .map_err(|fail| Fault::new(cli::no_text(&fail).unwrap_or_else(|| fail.to_string())))?;
+        .map_err(|e| Fault::new(e.to_string()))?;
     if let Some(word) = m.words.first() {
         return Err(Fault::new(format!(
             "{word}: unexpected argument; the daemon takes only flags"
@@ -134,15 +135,15 @@ mod tests {
     use super::*;
 
     fn parsed(words: &str) -> Result<Asked, Fault> {
-        parse(words.split_whitespace())
+        parse(&words.split_whitespace().collect::<Vec<_>>())
     }
 
     /// Regression: another file was read, whose name had other characters.
     #[test]
     fn a_file_whose_name_is_not_utf8_is_rejected() {
         let name = OsStr::from_bytes(b"/etc/\xff.toml");
-        let told = parse([OsStr::new("-f"), name]).unwrap_err().to_string();
-        assert_eq!(told, r#""/etc/\xFF.toml": an argument that is not UTF-8"#);
+        let told = parse(&[OsStr::new("-f"), name]).unwrap_err().to_string();
+        assert_eq!(told, r#"argument "/etc/\xFF.toml" is not valid UTF-8"#);
     }
 
     #[test]

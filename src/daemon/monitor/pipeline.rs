@@ -117,10 +117,15 @@ pub(super) fn registry_answered(parts: &mut Parts, answer: TicketAnswer, now: In
     let Some(c) = connection else {
         return registration::log_note(&mut parts.ground.log, answer);
     };
-    if let Some(ahead) = parts.connections.ahead(c) {
-        // Asked in `greet`, before the ClientHello, which takes the answer from here.
-        ahead.note(ticket, answer);
-    } else if let Some(admission) = parts.connections.take_at_door(c, ticket) {
+    let answer = match parts.connections.ahead(c) {
+        // Asked in `greet`: it is kept until the ClientHello.
+        Some(ahead) => match ahead.note(ticket, answer) {
+            Some(another) => another,
+            None => return,
+        },
+        None => answer,
+    };
+    if let Some(admission) = parts.connections.take_at_door(c, ticket) {
         let outcome = after_registry(parts, c, *admission, answer, now);
         settle(parts, c, outcome, now);
     } else if let RegistryAnswer::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) =
@@ -321,8 +326,8 @@ fn ask_registry(
     await_registry(parts, c, arrival, progress, asked, now)
 }
 
-/// Continues with the registry's answer, or has the connection wait for it. A permanent daemon has
-/// the answer at once if its lists are in its own state folder.
+/// Continues with the registry's answer, or has the connection wait for it. A standalone
+/// daemon has the answer at once if its lists are in its own state folder.
 fn await_registry(
     parts: &mut Parts,
     c: Connection,

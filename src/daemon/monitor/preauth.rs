@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use super::conversation::Conversation;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
-use super::registry_client::{Ahead, Ticket};
+use super::registry_client::{LookAhead, Ticket};
 use crate::auth::policy::{Exec, Granted};
 use crate::auth::{AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, Opened};
 use crate::config::name::UserName;
@@ -27,7 +27,7 @@ pub(super) use connections::{Connections, Departure, RoomForPrompt};
 /// The state of an unauthenticated connection.
 pub(super) enum Preauth {
     /// The ServerHello is sent.
-    Greeted(Box<Greeted>, Ahead),
+    Greeted(Box<Greeted>, LookAhead),
     /// It waits for the registry, for its host's name, or for the answer to the inner door's
     /// prompt.
     AtDoor(Box<PendingAdmission>),

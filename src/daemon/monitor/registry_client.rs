@@ -21,8 +21,8 @@ use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
 use crate::registry::{Doors, Id, process};
-pub(super) use ahead::Ahead;
-use ahead::Machines;
+use ahead::LastMachines;
+pub(super) use ahead::LookAhead;
 use worker::RegistryWorker;
 
 /// A question's number, which is never reused.
@@ -63,7 +63,7 @@ pub(super) struct Standalone {
     own: Doors,
     worker: Option<RegistryWorker>,
     next: Ticket,
-    machines: Machines,
+    machines: LastMachines,
 }
 
 impl RegistryClient {
@@ -80,7 +80,7 @@ impl RegistryClient {
             own: Doors::here(paths),
             worker: None,
             next: 1,
-            machines: Machines::default(),
+            machines: LastMachines::default(),
         }));
         Ok((registry_client, without))
     }
@@ -103,7 +103,7 @@ impl RegistryClient {
         connection: Connection,
         peer: IpAddr,
         now: Instant,
-    ) -> Ahead {
+    ) -> LookAhead {
         match self {
             Self::Here(doors, _) => doors.prepare(),
             Self::Standalone(standalone) => {
@@ -111,29 +111,39 @@ impl RegistryClient {
                 return asked.unwrap_or_default();
             }
         }
-        Ahead::default()
+        LookAhead::default()
     }
 
     /// Asks about the machine of a connection, for which [`Self::prepare`] may have asked already.
+    /// What this host's own files decide is read now.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// Fails if no process is available.
     pub(super) fn look(
         &mut self,
         poll: &Registry,
         (connection, peer): (Connection, IpAddr),
         id: Id,
-        ahead: Ahead,
+        ahead: LookAhead,
         now: Instant,
     ) -> Result<Reply, Fault> {
-        if let Some(asked) = ahead.result(id, now) {
-            return Ok(asked);
+        let standalone = match self {
+            Self::Here(doors, _) => {
+                let answer = process::answer(doors, Question::Look(id));
+                return Ok(Reply::Ready(answer));
+            }
+            Self::Standalone(standalone) => standalone,
+        };
+        if let Some(status) = standalone.own.look_here(id) {
+            return Ok(Reply::Ready(Answer::MachineStatus(Box::new(status))));
         }
-        let asked = self.ask(poll, Some(connection), Question::Look(id), now)?;
-        if let (Self::Standalone(standalone), Reply::Pending(_)) = (self, &asked) {
-            standalone.machines.remember(peer, id);
+        // The event loop's time is older: it is taken before all events of one turn.
+        if let Some(reply) = ahead.result(id, Instant::now()) {
+            return Ok(reply);
         }
-        Ok(asked)
+        standalone.machines.remember(peer, id);
+        let ticket = standalone.ask(poll, Some(connection), &Question::Look(id), now)?;
+        Ok(Reply::Pending(ticket))
     }
 
     /// Whether a machine is excluded now; under inetd only.
@@ -271,22 +281,23 @@ impl RegistryClient {
 }
 
 impl Standalone {
-    /// Asks about the machine that came last from this address, if the worker runs for such looks.
+    /// Asks about the machine that came last from this address, if the worker was asked about that
+    /// and still runs.
     fn ask_ahead(
         &mut self,
         poll: &Registry,
         connection: Connection,
         peer: IpAddr,
         now: Instant,
-    ) -> Option<Ahead> {
+    ) -> Option<LookAhead> {
         let id = self.machines.get(peer)?;
         let worker = self.worker.as_ref()?;
-        if worker.looks() >= LOOKS || self.own.look_here(id).is_some() {
+        if worker.looks() >= LOOKS {
             return None;
         }
         let look = Question::Look(id);
         let ticket = self.ask(poll, Some(connection), &look, now).ok()?;
-        Some(Ahead::asked(id, ticket, now))
+        Some(LookAhead::asked(id, ticket, now))
     }
 
     fn ask(
@@ -374,7 +385,7 @@ mod tests {
             own: Doors::here(paths),
             worker: Some(worker),
             next: 1,
-            machines: Machines::default(),
+            machines: LastMachines::default(),
         }))
     }
 
@@ -397,52 +408,68 @@ mod tests {
     fn a_look_asked_ahead_is_used_for_the_same_machine_while_it_is_fresh() {
         let (one, two) = (Id([1; 16]), Id([2; 16]));
         let peer = IpAddr::from([192, 0, 2, 1]);
-        let (poll, now) = (mio::Poll::new().unwrap(), Instant::now());
+        let poll = mio::Poll::new().unwrap();
         let mio = poll.registry();
+        // As if asked in an hour, so that a slow machine does not make it late.
+        let fresh = Instant::now() + Duration::from_secs(3600);
+        let late = Instant::now() - ahead::FRESH - Duration::from_millis(1);
+        // No file is there: the monitor reads none by itself.
         let paths = Scratch::new().paths();
         let mut client = standalone(&paths, forked(|_| std::thread::sleep(WRITING)));
         let mut tickets = 1..;
-        let mut is_asked = |asked: Result<Reply, Fault>| matches!(asked, Ok(Reply::Pending(ticket)) if Some(ticket) == tickets.next());
+        let mut ticket = || tickets.next().unwrap();
+        let pending = |reply: Result<Reply, Fault>| match reply {
+            Ok(Reply::Pending(ticket)) => ticket,
+            Ok(Reply::Ready(_)) | Err(_) => panic!("it is not asked"),
+        };
         // Nothing is known of the address.
-        let ahead = client.prepare(mio, 1, peer, now);
-        assert!(is_asked(client.look(mio, (1, peer), one, ahead, now)));
-        // Reply ahead, and not answered yet; then answered.
-        let ahead = client.prepare(mio, 2, peer, now);
-        assert!(is_asked(client.look(mio, (2, peer), one, ahead, now)));
-        let mut ahead = client.prepare(mio, 3, peer, now);
-        ahead.note(3, allowed(one));
-        let Ok(Reply::Ready(Answer::MachineStatus(status))) =
-            client.look(mio, (3, peer), one, ahead, now)
-        else {
+        let ahead = client.prepare(mio, 1, peer, fresh);
+        let asked = client.look(mio, (1, peer), one, ahead, fresh);
+        assert_eq!(pending(asked), ticket());
+        // It is asked ahead, and not answered yet.
+        let ahead = client.prepare(mio, 2, peer, fresh);
+        let asked = client.look(mio, (2, peer), one, ahead, fresh);
+        assert_eq!(pending(asked), ticket());
+        // It is answered; the answer to another question comes back.
+        let mut ahead = client.prepare(mio, 3, peer, fresh);
+        assert!(ahead.note(99, allowed(two)).is_some());
+        assert!(ahead.note(ticket(), allowed(one)).is_none());
+        let ready = client.look(mio, (3, peer), one, ahead, fresh);
+        let Ok(Reply::Ready(Answer::MachineStatus(status))) = ready else {
             panic!("the result is not used");
         };
         assert_eq!(status.id, one);
-        assert!(is_asked(Ok(Reply::Pending(3))));
-        // The answer to another question, a fault, another machine, an exclusion, a late peer.
-        let mut ahead = client.prepare(mio, 4, peer, now);
-        ahead.note(3, allowed(one));
-        assert!(is_asked(client.look(mio, (4, peer), one, ahead, now)));
-        let mut ask_again = |spoil: &dyn Fn(&mut Ahead, Ticket), id, later| {
-            let mut ahead = client.prepare(mio, 5, peer, now);
-            let ticket = tickets.next().unwrap();
-            ahead.note(ticket, allowed(one));
-            spoil(&mut ahead, ticket);
-            let asked = client.look(mio, (5, peer), id, ahead, now + later);
-            matches!(asked, Ok(Reply::Pending(ticket)) if Some(ticket) == tickets.next())
-        };
-        let fault = |ahead: &mut Ahead, ticket| ahead.note(ticket, Answer::Fault(String::new()));
-        assert!(ask_again(&fault, one, Duration::ZERO));
-        assert!(ask_again(
-            &|ahead, _| ahead.forget(one),
-            one,
-            Duration::ZERO
-        ));
-        assert!(ask_again(
-            &|_, _| (),
-            one,
-            ahead::FRESH + Duration::from_millis(1)
-        ));
-        assert!(ask_again(&|_, _| (), two, Duration::ZERO));
+        // A fault, an exclusion, a late peer and another machine are asked again.
+        type Spoil = fn(&mut LookAhead, Ticket);
+        let spoilt: [(Spoil, Id, Instant); 4] = [
+            (
+                |ahead, ticket| drop(ahead.note(ticket, Answer::Fault(String::new()))),
+                one,
+                fresh,
+            ),
+            (|ahead, _| ahead.forget(Id([1; 16])), one, fresh),
+            (|_, _| (), one, late),
+            (|_, _| (), two, fresh),
+        ];
+        for (n, (spoil, id, at)) in spoilt.into_iter().enumerate() {
+            let mut ahead = client.prepare(mio, 4, peer, at);
+            let asked = ticket();
+            assert!(ahead.note(asked, allowed(one)).is_none());
+            spoil(&mut ahead, asked);
+            let asked = client.look(mio, (4, peer), id, ahead, fresh);
+            assert_eq!(pending(asked), ticket(), "case {n}");
+        }
+        // While many wait, none is asked ahead.
+        for connection in 0..10 {
+            let ahead = client.prepare(mio, connection, peer, fresh);
+            let asked = client.look(mio, (connection, peer), one, ahead, fresh);
+            let _ = pending(asked);
+        }
+        let asked = client.look(mio, (5, peer), one, LookAhead::default(), fresh);
+        let last = pending(asked);
+        let _ = client.prepare(mio, 6, peer, fresh);
+        let asked = client.look(mio, (6, peer), one, LookAhead::default(), fresh);
+        assert_eq!(pending(asked), last + 1);
         let mut unreaped = Vec::new();
         assert!(client.finish(&mut unreaped).is_empty());
         nix::sys::wait::waitpid(unreaped[0], None).unwrap();

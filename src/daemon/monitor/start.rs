@@ -65,7 +65,8 @@ pub(super) enum Started {
 
 pub(super) fn start(child_mains: &ChildMains) -> Started {
     inherited::close();
-    let asked = match options::parse(std::env::args_os().skip(1)) {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let asked = match options::parse(&words) {
         Ok(asked) => Asked {
             stderr: asked.stderr && !stderr_is_the_peers(),
             ..asked

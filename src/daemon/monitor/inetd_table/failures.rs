@@ -23,7 +23,7 @@ impl Table {
     pub(in super::super) fn note_failed_guess(
         &self,
         source: Source,
-        told_after: Duration,
+        refusal_in: Duration,
         now: Duration,
     ) -> Result<()> {
         self.locked(|table| {
@@ -31,7 +31,7 @@ impl Table {
             let mut all = table.failures(family, now)?;
             all.push(Penalty {
                 number: source.number(),
-                end: now + told_after.min(LONGEST),
+                end: now + refusal_in.min(LONGEST),
             });
             // If there are too many, those that end first are forgotten.
             if all.len() > GUESSES {

@@ -409,9 +409,9 @@ fn failed_guess_holds_a_pam_slot_until_its_denial() {
     assert_eq!(unreported_guesses("192.0.2.2", 5), 0);
     // If there are too many, those that end last are remembered, another source's among them.
     for n in 0..5000_u64 {
-        let told_after = Duration::from_millis(10_000 + n);
+        let refusal_in = Duration::from_millis(10_000 + n);
         table
-            .note_failed_guess(source("192.0.2.9"), told_after, at(20))
+            .note_failed_guess(source("192.0.2.9"), refusal_in, at(20))
             .unwrap();
     }
     assert_eq!(unreported_guesses("192.0.2.9", 21), GUESSES - 1);

@@ -88,11 +88,11 @@ impl Shared {
     }
 
     /// Notes a wrong guess of a source, whose refusal is sent after this time.
-    pub(super) fn note_failed_guess(&mut self, from: IpAddr, told_after: Duration) {
+    pub(super) fn note_failed_guess(&mut self, from: IpAddr, refusal_in: Duration) {
         self.forget_lost();
         if let Some(table) = &self.table {
             // A table that cannot be written limits nothing.
-            let _ = table.note_failed_guess(Source::of(from), told_after, locks::uptime());
+            let _ = table.note_failed_guess(Source::of(from), refusal_in, locks::uptime());
         }
     }
 

@@ -1,8 +1,9 @@
-//! Registration at the inner door: what its user is prompted for, what is done with the answer, and
-//! what the registry notes of a machine that is admitted without a prompt.
+//! Registration at the inner door: what its user is prompted for, what is done with the answer, what
+//! the registry notes of a machine that is admitted without a prompt, and how a denied one can be
+//! admitted.
 //!
-//! Runs in the monitor. The registry worker registers; must not admit a machine by itself:
-//! [`super::pipeline`] asks the registry again afterwards.
+//! Runs in the monitor. The registry worker registers the machine (under inetd, the monitor does).
+//! Must not admit it: [`super`] asks the registry again first.
 
 use std::os::fd::AsFd;
 use std::time::Instant;

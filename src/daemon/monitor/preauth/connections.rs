@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::super::logins::LoginId;
 use super::super::look_ups::LookUp;
-use super::super::registry_client::{Ahead, Ticket};
+use super::super::registry_client::{LookAhead, Ticket};
 use super::awaited::Awaited;
 use super::{Pending, PendingAdmission, Preauth};
 use crate::config::name::HostName;
@@ -78,7 +78,7 @@ impl Connections {
     }
 
     /// Returns the look that was asked ahead for a connection that has sent no ClientHello yet.
-    pub(in super::super) fn ahead(&mut self, c: Connection) -> Option<&mut Ahead> {
+    pub(in super::super) fn ahead(&mut self, c: Connection) -> Option<&mut LookAhead> {
         if let Some(Preauth::Greeted(_, ahead)) = self.all.get_mut(&c) {
             Some(ahead)
         } else {

@@ -1,8 +1,8 @@
 //! Looks asked ahead: about the machine that came last from an address, while the next client from
 //! there computes its ClientHello. Most often it is the same machine.
 //!
-//! Runs in the monitor. Must not be used for long: what is allowed or denied by then may have
-//! changed.
+//! Runs in the monitor. A result must not be used for long: whom the registry allows may have
+//! changed by then.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::{Reply, Ticket};
 use crate::registry::Id;
 use crate::registry::asked::Answer;
 
-/// How old a look that was asked ahead may be: a client on the same network has answered by then.
+/// The longest time from the question to the ClientHello that it is used for.
 pub(super) const FRESH: Duration = Duration::from_millis(100);
 
 /// Most addresses whose machine is remembered.
@@ -20,11 +20,11 @@ const ADDRESSES: usize = 1024;
 
 /// The machine that the worker was asked about last, by the address that it came from.
 #[derive(Default)]
-pub(super) struct Machines(HashMap<IpAddr, Id>);
+pub(super) struct LastMachines(HashMap<IpAddr, Id>);
 
-impl Machines {
+impl LastMachines {
     pub(super) fn remember(&mut self, peer: IpAddr, id: Id) {
-        if self.0.len() >= ADDRESSES {
+        if self.0.len() >= ADDRESSES && !self.0.contains_key(&peer) {
             self.0.clear();
         }
         self.0.insert(peer, id);
@@ -37,7 +37,7 @@ impl Machines {
 
 /// The look that was asked ahead for a connection, if one was.
 #[derive(Default)]
-pub(in super::super) struct Ahead(Option<Look>);
+pub(in super::super) struct LookAhead(Option<Box<Look>>);
 
 struct Look {
     id: Id,
@@ -46,21 +46,24 @@ struct Look {
     answer: Option<Answer>,
 }
 
-impl Ahead {
-    pub(super) const fn asked(id: Id, ticket: Ticket, at: Instant) -> Self {
-        Self(Some(Look {
+impl LookAhead {
+    pub(super) fn asked(id: Id, ticket: Ticket, at: Instant) -> Self {
+        Self(Some(Box::new(Look {
             id,
             ticket,
             at,
             answer: None,
-        }))
+        })))
     }
 
-    /// Keeps an answer of the worker, if it is to this look.
-    pub(in super::super) fn note(&mut self, ticket: Ticket, answer: Answer) {
-        let look = self.0.as_mut().filter(|look| look.ticket == ticket);
-        if let Some(look) = look {
-            look.answer = Some(answer);
+    /// Keeps an answer of the worker. Returns it if it is to another question.
+    pub(in super::super) fn note(&mut self, ticket: Ticket, answer: Answer) -> Option<Answer> {
+        match self.0.as_mut().filter(|look| look.ticket == ticket) {
+            Some(look) => {
+                look.answer = Some(answer);
+                None
+            }
+            None => Some(answer),
         }
     }
 

@@ -124,7 +124,7 @@ impl Sessions {
         self.hanging.push(id);
     }
 
-    /// Hangs up all groups of a session but its first one.
+    /// Hangs up all groups of a session but its first one. It must not be hung up yet.
     pub(super) fn hang_up_other_groups(&mut self, id: u64, kill_after: Duration, now: Instant) {
         self.hang_up(id, kill_after, now);
         self.disconnect(id);
