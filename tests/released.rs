@@ -5,8 +5,8 @@ use crate::daemon;
 use std::path::Path;
 use std::process::Command;
 
-/// The programs define the unwinder's functions (`sys::unwind`). If they exported them, a PAM module
-/// in C++ would call these instead of its own library's, and abort.
+/// The programs define the unwinder's functions (`sys::unwind`). If they exported them, a PAM
+/// module in C++ would call these instead of its own library's, and abort.
 #[test]
 fn released_programs_export_nothing() {
     if !daemon::long() {

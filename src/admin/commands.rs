@@ -21,6 +21,7 @@ pub(super) enum Parsed {
 
 /// Finds the command of a command line and reads its flags.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
+    cli::check_utf8(arguments).map_err(Failure::Usage)?;
     let mut before = cli::parse(&[GLOBAL], ParsingStyle::StopAtFirstFree, arguments)
         .map_err(|fail| usage(&fail, &[GLOBAL], "cosadm"))?;
     if before.has("V") {
@@ -151,9 +152,6 @@ fn unknown(free: &[String]) -> String {
 
 fn usage(fail: &Fail, tables: &[&'static [Flag]], name: &str) -> Failure {
     let has = |table: &[Flag], long| table.iter().flat_map(Flag::names).any(|n| n.1 == long);
-    if let Some(words) = cli::no_text(fail) {
-        return Failure::Usage(words);
-    }
     let words = match fail {
         // The flag belongs to a command, but is before it.
         Fail::UnrecognizedOption(flag)

@@ -83,14 +83,16 @@ pub fn entry(shown: &str, width: usize, meaning: &str) -> String {
     format!("  {shown:<width$} {meaning}\n")
 }
 
-/// Describes an error that is about a word that is not UTF-8: `getopts` takes it for an unknown
-/// flag, whose name it shows in quotes.
-pub fn no_text(fail: &Fail) -> Option<String> {
-    let Fail::UnrecognizedOption(word) = fail else {
-        return None;
-    };
-    let is_quoted = word.starts_with('"');
-    is_quoted.then(|| format!("{word}: an argument that is not UTF-8"))
+/// Checks that the words of a command line are UTF-8.
+///
+/// # Errors
+/// Returns what is wrong with the first that is not.
+pub fn check_utf8<W: AsRef<OsStr>>(line: &[W]) -> Result<(), String> {
+    let mut words = line.iter().map(AsRef::as_ref);
+    match words.find(|word| word.to_str().is_none()) {
+        Some(word) => Err(format!("argument {word:?} is not valid UTF-8")),
+        None => Ok(()),
+    }
 }
 
 /// Returns a flag's name with its dashes.
@@ -198,13 +200,10 @@ mod tests {
 
     #[test]
     fn a_word_that_is_not_utf8_is_described_as_such() {
-        let words = [OsStr::from_bytes(b"x\xff")];
-        let fail = parse(&[TABLE], ParsingStyle::FloatingFrees, words).err();
-        let words = fail.as_ref().and_then(no_text);
-        assert_eq!(
-            words.as_deref(),
-            Some(r#""x\xFF": an argument that is not UTF-8"#)
-        );
+        let words = [OsStr::new("--\"é"), OsStr::from_bytes(b"x\xff")];
+        let why = r#"argument "x\xFF" is not valid UTF-8"#;
+        assert_eq!(check_utf8(&words), Err(why.to_owned()));
+        assert_eq!(check_utf8(&words[..1]), Ok(()));
     }
 
     const TABLE: &[Flag] = &[

@@ -4,13 +4,13 @@
 //! checks the machine key of the handshake, and asks for a name or an activation password if it
 //! does not know the key.
 
+use super::agreed_key::{self, Agreed};
 use super::asker::Asker;
 use super::auth_method::AuthMethod;
 use super::call::Call;
 use super::conversation::Conversation;
 use super::denied::{denied_because, denied_without_prompt};
 use super::door::Door;
-use super::first_contact::{self, FirstContact};
 use super::greet::{Answer, OurHello};
 use super::messages::{self, Reporter};
 use super::{outcome, pump, request, route};
@@ -34,16 +34,16 @@ pub(super) fn enrol(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let question = request::compose_enrolment()?;
     let mut asker = Asker::new(call.password_fd, call.batch, call.host.clone())?;
     let hello = OurHello::asking(true)?;
-    let FirstContact {
+    let Agreed {
         greeted,
         key,
         machine,
         prepared,
         is_new,
-    } = first_contact::connect(call, &places, &route, &hello, &asker, reporter)?;
+    } = agreed_key::connect(call, &places, &route, &hello, &asker, reporter)?;
     let mut pin = || {
         if is_new {
-            return first_contact::pin(&places, &route, &key, reporter);
+            return agreed_key::pin(&places, &route, &key, reporter);
         }
         Ok(())
     };

@@ -7,6 +7,7 @@
 use std::env;
 use std::num::NonZeroU16;
 
+use super::agreed_key::{self, Agreed};
 use super::asker::Asker;
 use super::auth_method::{AuthMethod, Question};
 use super::call::Call;
@@ -14,7 +15,6 @@ use super::conversation::Conversation;
 use super::denied::{denied, denied_because, denied_without_prompt};
 use super::dial::{Dialing, Times};
 use super::door::Door;
-use super::first_contact::{self, FirstContact};
 use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::messages::{self, Reporter};
 use super::route::{self, Places, Route};
@@ -168,16 +168,16 @@ fn by_password(
     reporter: &Reporter,
 ) -> Result<Accepted, Fault> {
     let hello = OurHello::asking(true)?;
-    let FirstContact {
+    let Agreed {
         greeted,
         key,
         machine,
         prepared,
         is_new,
-    } = first_contact::connect(call, places, route, &hello, asker, reporter)?;
+    } = agreed_key::connect(call, places, route, &hello, asker, reporter)?;
     let mut pin = || {
         if is_new {
-            return first_contact::pin(places, route, &key, reporter);
+            return agreed_key::pin(places, route, &key, reporter);
         }
         Ok(())
     };

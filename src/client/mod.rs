@@ -16,12 +16,13 @@
 //! - `request` composes the request; `auth_method` authenticates us (by `signer`, for an ordinary
 //!   user).
 //! - `greet` sends the request; `conversation` answers the host's questions (`door` those of the
-//!   inner door, `asker` those of PAM; `first_contact` gets agreement to the host's key).
+//!   inner door, `asker` those of PAM; `agreed_key` gets agreement to the host's key).
 //! - `denied` words a refusal.
 //! - `pump` carries the session to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`.
 //! - `messages` prints what the client itself reports.
 #![forbid(unsafe_code)]
 
+mod agreed_key;
 mod arg_parser;
 pub mod args;
 mod asker;
@@ -35,7 +36,6 @@ pub mod dial;
 pub mod door;
 pub mod elsewhere;
 mod enrol;
-mod first_contact;
 mod flags;
 pub mod greet;
 mod gui;

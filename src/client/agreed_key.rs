@@ -17,7 +17,7 @@ use crate::protocol::noise::Prepared;
 use crate::secret::{KeyPair, PublicKey};
 
 /// A host that has shown a key which is pinned or which the user has agreed to.
-pub(super) struct FirstContact<'a> {
+pub(super) struct Agreed<'a> {
     /// The connection.
     pub(super) greeted: Greeted<'a>,
     /// Its key.
@@ -41,7 +41,7 @@ pub(super) fn connect<'a>(
     hello: &'a OurHello,
     asker: &Asker,
     reporter: &Reporter,
-) -> Result<FirstContact<'a>, Fault> {
+) -> Result<Agreed<'a>, Fault> {
     let addresses = route.addresses(call)?;
     let greet = || -> Result<(Greeted<'a>, PublicKey), Fault> {
         let mut dialing = Dialing::begin(&addresses, Times::of(call));
@@ -83,7 +83,7 @@ pub(super) fn connect<'a>(
             )));
         }
     }
-    Ok(FirstContact {
+    Ok(Agreed {
         greeted,
         key,
         machine,
