@@ -58,7 +58,7 @@ fn refusal_time_does_not_reveal_its_cause() {
     }
     let _alone = ALONE.lock();
     let l = with_debians_passwords();
-    let each: usize = if daemon::long() { 1000 } else { 480 };
+    let each: usize = if daemon::long() { 1000 } else { 384 };
     let rounds = each.div_ceil(LOGINS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {
