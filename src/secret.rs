@@ -132,20 +132,19 @@ pub fn to_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0_u8; 32];
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
+/// Returns the bytes of exactly as many hexadecimal digits; `None`: the text is something else.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
         return None;
     }
-    for (slot, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        let value = |d: Option<&u8>| {
-            d.and_then(|d| char::from(*d).to_digit(16))
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        *slot = value(pair.first())? << 4 | value(pair.get(1))?;
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        for digit in pair {
+            let digit = char::from(*digit).to_digit(16)?;
+            *byte = *byte << 4 | u8::try_from(digit).ok()?;
+        }
     }
-    Some(out)
+    Some(bytes)
 }
 
 #[cfg(test)]

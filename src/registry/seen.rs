@@ -15,10 +15,10 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::id::{Id, Occurred};
-use super::text::from_hex;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
+use crate::secret::from_hex;
 
 /// The time after which a machine's record is written again.
 const AGE: Duration = Duration::from_secs(3_600);

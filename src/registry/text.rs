@@ -10,7 +10,7 @@ use std::io::{BufRead, Read};
 
 use super::id::{Id, Name, Occurred};
 use crate::fault::Fault;
-use crate::secret::to_hex;
+use crate::secret::{from_hex, to_hex};
 
 /// The version of the format that this program reads and writes.
 const VERSION: u32 = 1;
@@ -129,21 +129,6 @@ impl Hashed {
         let (hash, made, name) = (to_hex(&self.hash), self.made, &self.name);
         format!("{PASSWORD} {hash} {found_by} {made} {name}\n")
     }
-}
-
-/// The bytes of exactly as many hexadecimal digits; `None`: the text is something else.
-pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        for digit in pair {
-            let digit = char::from(*digit).to_digit(16)?;
-            *byte = *byte << 4 | u8::try_from(digit).ok()?;
-        }
-    }
-    Some(bytes)
 }
 
 /// Returns the part of a line that counts, without the blanks before it: a reader that keeps only

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::{Inner, State, Still, known_as, put};
 use crate::fault::Fault;
 use crate::registry::id::{Id, Name, Occurred};
-use crate::registry::text::{self, Document, Hashed, from_hex};
-use crate::secret::{self, same_bytes, to_hex};
+use crate::registry::text::{self, Document, Hashed};
+use crate::secret::{self, from_hex, same_bytes, to_hex};
 
 /// Argon2id's costs: KiB of memory, passes, lanes (OWASP's choice for little memory).
 const MEMORY: u32 = 9_216;
