@@ -25,6 +25,7 @@ pub mod job;
 pub mod kernel;
 pub mod limits;
 pub mod local;
+pub mod local_time;
 pub mod locks;
 pub mod memory;
 pub mod oom;
