@@ -10,6 +10,7 @@ pub mod hash;
 pub mod machine;
 pub mod password;
 pub mod policy;
+pub mod rules;
 
 use crate::fault::Fault;
 use crate::protocol::Malformed;

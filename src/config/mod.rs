@@ -23,9 +23,11 @@ pub mod linger;
 pub mod machines;
 pub mod name;
 pub mod paths;
+pub mod rules;
 pub mod secure;
 pub mod settings;
 pub mod subsystems;
+pub mod times;
 pub mod utc;
 pub mod words;
 
