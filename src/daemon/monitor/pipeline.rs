@@ -220,9 +220,12 @@ fn greet(parts: &mut Parts, c: Connection, peer: IpAddr, record: &[u8], now: Ins
             log!(parts.ground.log, Debug, "hello", connection = c, peer);
             parts.order(&Order::ServerHello(c, greeted.server_hello()));
             let poll = parts.ground.poll.registry();
+            // Asks ahead only if the worker was asked about the last machine of this address: not
+            // where the daemon reads the lists by itself.
             let ahead = parts.registry.prepare(poll, c, peer, now);
             let state = Preauth::Greeted(Box::new(greeted), ahead);
             parts.connections.insert(c, state);
+            // Readies a look-up process for the user, unless accounts are cached.
             parts.names.prepare(&parts.ground, peer);
         }
         Err(NotGreeted::Malformed(m)) => close(parts, c, m.0, Some(peer)),
@@ -589,7 +592,8 @@ fn at_inner_door(
     arrival.welcome.clone_from(&status.welcome);
     match registry::decide(status, is_host, arrival.is_local) {
         AccessDecision::Allow(pass) => {
-            // The registry worker writes it; nothing here waits for that or depends on it.
+            // Notes nothing of a machine that was seen before. Else the registry worker writes it;
+            // nothing here waits for that or depends on it.
             registration::note_admission(parts, &arrival, &applicant, &pass, status, now);
             after_doors(parts, c, arrival, applicant, None, &pass, now)
         }

@@ -2,8 +2,9 @@
 //!
 //! A plain end: the event loop sees that the leader has ended, and calls [`Sessions::job_ended`],
 //! which tells the relay. The relay tells the client, reports that, and closes its channel.
-//! [`Sessions::handle_messages`] sees that and calls `close`, and this `finish`, which reaps the
-//! leader and returns a [`Finished`]. `Parts::session_ended` logs it and frees what it held.
+//! [`Sessions::handle_messages`] sees that and calls `close`, and this `finish`, which frees its
+//! share and its entry in the guard's table, reaps the leader and returns a [`Finished`].
+//! `Parts::session_ended` logs it, and has a login worker reap the leader that it kept.
 //!
 //! Runs in the monitor. A job's leader stays unreaped until its session is over. Until then its
 //! session and process group may have to be signalled, so their numbers must not be reused. One

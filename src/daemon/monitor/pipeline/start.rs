@@ -56,6 +56,7 @@ pub(super) fn start(
     usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
     let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
     // The job first: it starts during the handshake's key agreement.
+    // `serves` names the only user of a daemon that is not root, whose jobs are that user's already.
     let becomes_user = parts.names.serves().is_none();
     let (ground, jobs) = (&mut parts.ground, &mut parts.jobs);
     let running = jobs.start(ground, &granted, account, becomes_user, &socket, now);
