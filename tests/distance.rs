@@ -22,7 +22,7 @@ use daemon::{Daemon, until};
 
 const MIB: usize = 1 << 20;
 /// One way. No scheduling delay is as long as such a round trip.
-const DELAY: Duration = Duration::from_millis(25);
+const DELAY: Duration = Duration::from_millis(50);
 /// More than a small window holds, including the records' headers and tags.
 const MORE: usize = MIB + MIB / 8;
 /// The bytes to transfer: some windows, and some more round trips.
@@ -451,7 +451,7 @@ fn a_client_grants_more_to_a_host_that_waits_for_it() {
     let mut child = host.start(&["hostb", "x"]);
     let out = all_of(&mut child);
     // At so long a distance, even a slow machine fills more than a small window.
-    let mut granted = Grants::new(&host, 8 * DELAY);
+    let mut granted = Grants::new(&host, 4 * DELAY);
     granted.send(VOLUME);
     assert!(granted.most > 4 * MIB, "{}", granted.most);
     granted.finish(child);
@@ -475,7 +475,7 @@ fn client_with_a_slow_reader_grants_no_more() {
             std::thread::sleep(Duration::from_millis(8));
         }
     });
-    let mut granted = Grants::new(&host, 2 * DELAY);
+    let mut granted = Grants::new(&host, DELAY);
     granted.send(6 * MIB);
     assert_eq!(granted.most, CREDIT as usize);
     granted.finish(child);
