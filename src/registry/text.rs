@@ -349,6 +349,7 @@ struct Entry {
     line: usize,
     /// The number of the line in the file that was parsed; 0: it is new.
     number: usize,
+    /// Whether the line is wrong.
     is_wrong: bool,
 }
 
@@ -621,7 +622,7 @@ impl Document {
         self.passwords.push(password);
     }
 
-    /// Removes the passwords that `is` names, and returns the first: it may stand twice.
+    /// Removes the passwords that `is` names, and returns the first: there may be duplicates.
     pub(super) fn take_passwords(&mut self, is: impl Fn(&Hashed) -> bool) -> Option<Hashed> {
         let all = std::mem::take(&mut self.passwords).into_iter();
         let (taken, left) = all.partition::<Vec<_>, _>(is);

@@ -1,4 +1,4 @@
-//! Lines that a person wrote: what stands twice, what is too long, and what is wrong many times.
+//! Lines that a person wrote: duplicates, what is too long, and what is wrong many times.
 
 use super::*;
 use crate::registry::{inner, outer};
@@ -16,7 +16,7 @@ fn written(document: &Document) -> String {
 
 /// Regression: it registered two machines, and one that was deleted was still valid.
 #[test]
-fn a_password_that_stands_twice_is_removed_with_its_copy() {
+fn a_duplicate_password_is_removed_with_the_first() {
     let hash = "5a".repeat(32);
     let line = format!("password {hash} chosen 2026-12-01T00:00:00Z PC 1\n");
     let mut document = inner(&[&*line, &line].concat());
@@ -30,7 +30,7 @@ fn a_password_that_stands_twice_is_removed_with_its_copy() {
 
 /// Regression: the second line counted after the first was removed.
 #[test]
-fn a_setting_that_stands_twice_is_removed_with_its_copy() {
+fn a_duplicate_setting_is_removed_with_the_first() {
     let [one, two] = ["5a", "5b"].map(|digits| digits.repeat(32));
     let lines = format!("backdoor {one}\n# a comment\nbackdoor {two}\n");
     let mut document = inner(&lines);
@@ -107,7 +107,7 @@ fn many_wrong_lines_are_counted() {
     let first = document.wrong().first();
     assert_eq!((first.len(), first[0].0), (DESCRIBED, 2));
     assert_eq!(first[DESCRIBED - 1].0, DESCRIBED + 1);
-    // Those that are found last stand where they belong.
+    // Those that are found last are in the order of the file as well.
     let deleted = format!("{ID} deleted 2026-12-01T00:00:00Z\n").repeat(3);
     let document = inner(&format!("{deleted}{}", "x\n".repeat(2 * DESCRIBED)));
     let numbers = document.wrong().first().iter().map(|(number, _)| *number);

@@ -522,7 +522,7 @@ impl Monitor {
         }
         ground.reap();
         self.sockets.close();
-        self.claim.remove_pid_file(&ground.paths);
+        self.claim.remove_pid_file();
         ground.log.tell_suppressed();
         log!(ground.log, Info, "stopped");
         process::SUCCESS

@@ -32,6 +32,7 @@ mod look_ups;
 mod names;
 mod notify;
 pub mod options;
+mod own_file;
 mod parts;
 mod pipeline;
 mod preauth;

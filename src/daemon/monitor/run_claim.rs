@@ -5,8 +5,8 @@
 //! predecessor may still be ending, or the file system be full. Owns the lock. Without it, must not
 //! touch the pid file or the sockets: they are another daemon's.
 
-use std::fs::{File, Metadata};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::ground::Ground;
+use super::own_file::OwnFile;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
@@ -27,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Claim {
     lock: Option<Flock<File>>,
-    has_pid_file: bool,
+    pid_file: Option<OwnFile>,
     /// When what is missing is tried again.
     due: Option<Instant>,
     pause: Duration,
@@ -53,13 +54,10 @@ impl Claim {
         self.due = None;
     }
 
-    /// Removes the pid file, if it is ours: not after another folder was put in the place of ours.
-    pub(super) fn remove_pid_file(&self, paths: &Paths) {
-        let own = self.lock.as_ref().and_then(|lock| lock.metadata().ok());
-        let there = std::fs::metadata(paths.daemon_lock()).ok();
-        let is_same = |(a, b): (Metadata, Metadata)| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        if own.zip(there).is_some_and(is_same) {
-            let _ = std::fs::remove_file(paths.pid_file());
+    /// Removes the pid file, if it is ours.
+    pub(super) fn remove_pid_file(&mut self) {
+        if let Some(file) = self.pid_file.take() {
+            file.remove();
         }
     }
 
@@ -87,13 +85,13 @@ impl Claim {
     }
 
     fn write_pid_file(&mut self, paths: &Paths) -> Result<(), Fault> {
-        if !self.has_pid_file {
+        if self.pid_file.is_none() {
             let pid = format!("{}\n", std::process::id());
             let file = paths.pid_file();
             // Nothing of an old one is kept.
             secure::remove(&file)?;
             secure::replace(&file, pid.as_bytes(), 0o644)?;
-            self.has_pid_file = true;
+            self.pid_file = Some(OwnFile::of(&file));
         }
         Ok(())
     }
@@ -179,9 +177,9 @@ mod tests {
         let mut other = Claim::default();
         other.lock(&paths).unwrap();
         other.write_pid_file(&paths).unwrap();
-        claim.remove_pid_file(&paths);
+        claim.remove_pid_file();
         assert!(paths.pid_file().exists());
-        other.remove_pid_file(&paths);
+        other.remove_pid_file();
         assert!(!paths.pid_file().exists());
     }
 

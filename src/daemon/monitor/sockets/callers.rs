@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -15,6 +14,7 @@ use mio::{Interest, Registry, Token};
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
+use crate::daemon::monitor::own_file::OwnFile;
 use crate::fault::Fault;
 use crate::ipc::{Channel, Incoming};
 use crate::sys::local;
@@ -96,34 +96,7 @@ pub(super) struct Callers<T> {
     terms: Terms,
     event_source: fn(u64) -> Token,
     /// Dropped after its clients: it takes over their sockets that have unread data.
-    listener: Option<(Listener, SocketFile, Token)>,
-}
-
-/// The file of a socket, which only its daemon removes.
-struct SocketFile {
-    path: PathBuf,
-    /// Device and inode number.
-    identity: Option<(u64, u64)>,
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            identity: identity(path),
-        }
-    }
-
-    fn remove(self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            let _ = std::fs::remove_file(self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let file = std::fs::symlink_metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
+    listener: Option<(Listener, OwnFile, Token)>,
 }
 
 impl<T: Default> Callers<T> {
@@ -163,7 +136,7 @@ impl<T: Default> Callers<T> {
             event_source,
             Interest::READABLE,
         )?;
-        self.listener = Some((listener, SocketFile::of(path), event_source));
+        self.listener = Some((listener, OwnFile::of(path), event_source));
         Ok(())
     }
 
@@ -424,23 +397,7 @@ impl<T: Default> Callers<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::scratch::Scratch;
     use crate::daemon::monitor::event_source;
-
-    /// Regression: a daemon that ended removed the socket of the one that had taken its place.
-    #[test]
-    fn the_socket_of_another_daemon_is_not_removed() {
-        let folder = Scratch::new();
-        let path = folder.path().join("socket");
-        std::fs::write(&path, "").unwrap();
-        let file = SocketFile::of(&path);
-        std::fs::rename(&path, folder.path().join("moved")).unwrap();
-        std::fs::write(&path, "").unwrap();
-        file.remove();
-        assert!(path.exists());
-        SocketFile::of(&path).remove();
-        assert!(!path.exists());
-    }
 
     #[test]
     fn callers_without_an_account_yield_the_queue_to_a_user() {
