@@ -127,23 +127,28 @@ impl RegistryClient {
         ahead: LookAhead,
         now: Instant,
     ) -> Result<Reply, Fault> {
-        let standalone = match self {
-            Self::Here(doors, _) => {
-                let answer = process::answer(doors, Question::Look(id));
-                return Ok(Reply::Ready(answer));
-            }
-            Self::Standalone(standalone) => standalone,
-        };
-        if let Some(status) = standalone.own.look_here(id) {
-            return Ok(Reply::Ready(Answer::MachineStatus(Box::new(status))));
+        if let Some(answer) = self.look_now(id) {
+            return Ok(Reply::Ready(answer));
         }
         // The event loop's time is older: it is taken before all events of one turn.
         if let Some(reply) = ahead.result(id, Instant::now()) {
             return Ok(reply);
         }
-        standalone.machines.remember(peer, id);
-        let ticket = standalone.ask(poll, Some(connection), &Question::Look(id), now)?;
-        Ok(Reply::Pending(ticket))
+        if let Self::Standalone(standalone) = self {
+            standalone.machines.remember(peer, id);
+        }
+        self.ask_process(poll, Some(connection), Question::Look(id), now)
+    }
+
+    /// Returns the status of a machine, if that needs no other process.
+    fn look_now(&mut self, id: Id) -> Option<Answer> {
+        match self {
+            Self::Here(doors, _) => Some(process::answer(doors, Question::Look(id))),
+            Self::Standalone(standalone) => {
+                let status = standalone.own.look_here(id)?;
+                Some(Answer::MachineStatus(Box::new(status)))
+            }
+        }
     }
 
     /// Whether a machine is excluded now; under inetd only.
@@ -165,17 +170,27 @@ impl RegistryClient {
         question: Question,
         now: Instant,
     ) -> Result<Reply, Fault> {
+        if let Question::Look(id) = question {
+            if let Some(answer) = self.look_now(id) {
+                return Ok(Reply::Ready(answer));
+            }
+        }
+        self.ask_process(poll, connection, question, now)
+    }
+
+    /// Asks the worker; under inetd, answers in this process.
+    fn ask_process(
+        &mut self,
+        poll: &Registry,
+        connection: Option<Connection>,
+        question: Question,
+        now: Instant,
+    ) -> Result<Reply, Fault> {
         match self {
             Self::Here(doors, _) => Ok(Reply::Ready(process::answer(doors, question))),
             Self::Standalone(standalone) => {
-                if let Question::Look(id) = question {
-                    if let Some(status) = standalone.own.look_here(id) {
-                        return Ok(Reply::Ready(Answer::MachineStatus(Box::new(status))));
-                    }
-                }
-                standalone
-                    .ask(poll, connection, &question, now)
-                    .map(Reply::Pending)
+                let ticket = standalone.ask(poll, connection, &question, now)?;
+                Ok(Reply::Pending(ticket))
             }
         }
     }
@@ -296,6 +311,7 @@ impl Standalone {
             return None;
         }
         let look = Question::Look(id);
+        // If this fails, so does the question at the ClientHello, which reports it.
         let ticket = self.ask(poll, Some(connection), &look, now).ok()?;
         Some(LookAhead::asked(id, ticket, now))
     }
@@ -463,11 +479,11 @@ mod tests {
         for connection in 0..10 {
             let ahead = client.prepare(mio, connection, peer, fresh);
             let asked = client.look(mio, (connection, peer), one, ahead, fresh);
-            let _ = pending(asked);
+            pending(asked);
         }
         let asked = client.look(mio, (5, peer), one, LookAhead::default(), fresh);
         let last = pending(asked);
-        let _ = client.prepare(mio, 6, peer, fresh);
+        drop(client.prepare(mio, 6, peer, fresh));
         let asked = client.look(mio, (6, peer), one, LookAhead::default(), fresh);
         assert_eq!(pending(asked), last + 1);
         let mut unreaped = Vec::new();

@@ -1,7 +1,7 @@
 //! Looks asked ahead: about the machine that came last from an address, while the next client from
 //! there computes its ClientHello. Most often it is the same machine.
 //!
-//! Runs in the monitor. A result must not be used for long: whom the registry allows may have
+//! Runs in the monitor. A result must not be used for long: what the registry allows may have
 //! changed by then.
 
 use std::collections::HashMap;
