@@ -47,7 +47,7 @@ impl Times {
             None => 0x7f,
         };
         let time = words.next();
-        if words.next().is_some() || days == 0x7f && time.is_none() && text.trim().is_empty() {
+        if words.next().is_some() || text.trim().is_empty() {
             return Err(wrong("it has days, a time of day, or both"));
         }
         let (from, to) = match time {
@@ -63,15 +63,16 @@ impl Times {
     }
 
     /// Whether a moment is in these times.
-    pub const fn contains(&self, at: WeekTime) -> bool {
-        let today = self.days >> at.day & 1 == 1;
+    pub fn contains(&self, at: WeekTime) -> bool {
+        let is_on = |day: usize| self.days & 1 << (day % 7) != 0;
+        let today = is_on(at.day.into());
         if self.from < self.to {
             return today && self.from <= at.minute && at.minute < self.to;
         }
         if self.from == self.to {
             return today;
         }
-        let yesterday = self.days >> ((at.day + 6) % 7) & 1 == 1;
+        let yesterday = is_on(usize::from(at.day) + 6);
         today && self.from <= at.minute || yesterday && at.minute < self.to
     }
 }
