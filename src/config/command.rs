@@ -11,7 +11,7 @@
 //! - A pattern that begins with a wildcard does not match an argument that
 //!   begins with `-`, so that a file name cannot become an option.
 //! - A pattern with a wildcard does not match an argument with a `..` between
-//!   slashes, so that `/var/log/*` stays in `/var/log`.
+//!   slashes or behind a `=`, so that `/var/log/*` stays in `/var/log`.
 
 use std::fmt;
 
@@ -23,7 +23,21 @@ use crate::fault::Fault;
 pub struct CommandPattern {
     text: String,
     path: Vec<u8>,
-    arguments: Vec<Vec<Piece>>,
+    arguments: Arguments,
+}
+
+/// The arguments that a caller may add to a named service's command: the part of a command pattern
+/// after its path. `...` does not match an argument that begins with `-` here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ArgsPattern {
+    text: String,
+    arguments: Arguments,
+}
+
+/// A pattern for each argument.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Arguments {
+    each: Vec<Vec<Piece>>,
     more: bool,
 }
 
@@ -42,14 +56,7 @@ impl CommandPattern {
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong =
             |why: &str| Fault::new(format!("{} is no command pattern: {why}", quoted(text)));
-        let mut words = split(text).map_err(wrong)?;
-        let more = words.last().is_some_and(|word| is(word, b"..."));
-        if more {
-            words.pop();
-        }
-        if words.iter().any(|word| is(word, b"...")) {
-            return Err(wrong("... may only be its last word"));
-        }
+        let (words, more) = split_more(text).map_err(wrong)?;
         let mut words = words.into_iter();
         let path: Option<Vec<u8>> = words
             .next()
@@ -76,8 +83,10 @@ impl CommandPattern {
         Ok(Self {
             text: text.to_owned(),
             path,
-            arguments: words.collect(),
-            more,
+            arguments: Arguments {
+                each: words.collect(),
+                more,
+            },
         })
     }
 
@@ -86,20 +95,54 @@ impl CommandPattern {
         let Some((program, arguments)) = argv.split_first() else {
             return false;
         };
-        let count = self.arguments.len();
+        *program == self.path && !program.contains(&0) && self.arguments.allow(arguments)
+    }
+}
+
+impl ArgsPattern {
+    /// Parses a pattern.
+    ///
+    /// # Errors
+    /// Returns what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let wrong = |why: &str| {
+            Fault::new(format!(
+                "{} is no pattern for arguments: {why}",
+                quoted(text)
+            ))
+        };
+        let (each, more) = split_more(text).map_err(wrong)?;
+        Ok(Self {
+            text: text.to_owned(),
+            arguments: Arguments { each, more },
+        })
+    }
+
+    /// Returns whether a caller may add these arguments.
+    pub fn allows(&self, arguments: &[Vec<u8>]) -> bool {
+        let mut further = arguments.iter().skip(self.arguments.each.len());
+        self.arguments.allow(arguments) && !further.any(|word| word.starts_with(b"-"))
+    }
+}
+
+impl fmt::Display for ArgsPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Arguments {
+    fn allow(&self, arguments: &[Vec<u8>]) -> bool {
+        let count = self.each.len();
         let enough = if self.more {
             arguments.len() >= count
         } else {
             arguments.len() == count
         };
-        *program == self.path
-            && enough
-            && !argv.iter().any(|word| word.contains(&0))
-            && self
-                .arguments
-                .iter()
-                .zip(arguments)
-                .all(|(pattern, argument)| matches(pattern, argument))
+        let mut pairs = self.each.iter().zip(arguments);
+        enough
+            && !arguments.iter().any(|word| word.contains(&0))
+            && pairs.all(|(pattern, argument)| matches(pattern, argument))
     }
 }
 
@@ -125,6 +168,19 @@ fn is(word: &[Piece], text: &[u8]) -> bool {
 
 fn is_detour(part: &[u8]) -> bool {
     matches!(part, b"" | b"." | b"..")
+}
+
+/// Splits a pattern into its words before a last `...`, and whether there is one.
+fn split_more(text: &str) -> Result<(Vec<Vec<Piece>>, bool), &'static str> {
+    let mut words = split(text)?;
+    let more = words.last().is_some_and(|word| is(word, b"..."));
+    if more {
+        words.pop();
+    }
+    if words.iter().any(|word| is(word, b"...")) {
+        return Err("... may only be its last word");
+    }
+    Ok((words, more))
 }
 
 /// Splits a pattern into words; a run of `*` becomes one.
@@ -159,10 +215,16 @@ fn matches(pattern: &[Piece], argument: &[u8]) -> bool {
         return false;
     }
     let wild = pattern.iter().any(|piece| literal(*piece).is_none());
-    if wild && argument.split(|b| *b == b'/').any(|part| part == b"..") {
+    if wild && has_detour(argument) {
         return false;
     }
     glob(pattern, argument)
+}
+
+/// Returns whether a path in the argument leads upwards. A path may follow a `=`.
+fn has_detour(argument: &[u8]) -> bool {
+    let mut parts = argument.split(|b| matches!(*b, b'/' | b'='));
+    parts.any(|part| part == b"..")
 }
 
 /// Matches without recursion. It backtracks only to the last `*`, since an earlier one could not do
@@ -201,6 +263,26 @@ fn glob(pattern: &[Piece], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_of_a_service_are_what_a_pattern_says() {
+        let allows = |pattern: &str, words: &[&str]| {
+            let words: Vec<Vec<u8>> = words.iter().map(|w| w.as_bytes().to_vec()).collect();
+            ArgsPattern::parse(pattern).unwrap().allows(&words)
+        };
+        assert!(allows("", &[]));
+        assert!(!allows("", &["x"]));
+        assert!(allows("daily month=*", &["daily", "month=11"]));
+        assert!(!allows("daily month=*", &["daily"]));
+        assert!(!allows("daily month=*", &["daily", "month=../x"]));
+        assert!(allows("-v *", &["-v", "x"]));
+        assert!(!allows("* *", &["-v", "x"]));
+        assert!(!allows("*", &["a\0b"]));
+        // What no pattern names is no option.
+        assert!(allows("...", &["a", "b"]));
+        assert!(!allows("...", &["a", "-b"]));
+        assert!(ArgsPattern::parse("... a").is_err());
+    }
     use crate::config::scratch::Numbers;
 
     fn allows(pattern: &str, argv: &[&str]) -> bool {

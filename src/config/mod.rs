@@ -22,6 +22,7 @@ pub mod known_hosts;
 pub mod linger;
 pub mod machines;
 pub mod name;
+pub mod named_services;
 pub mod paths;
 pub mod rules;
 pub mod secure;
