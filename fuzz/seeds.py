@@ -23,7 +23,9 @@ TEXTS = {
     "hostinfo": ["# name method options\nhosta cos addr=192.0.2.1,2001:db8::/64 run-as=root,operator\n",
                  "hostb ssh\nhostc cos addr=192.0.2.7 run-as=root commands=\"/usr/bin/uptime;/bin/ls *\" subsystems=sftp,a.b\n"],
     "settings": ["[listen]\nport = 9002\n[limits]\nhello = 10\n",
-                 "[subsystem]\nsftp = \"\"\nx = \"'/opt/my x' -d '' # a\"\n"],
+                 "[subsystem]\nsftp = \"\"\nx = \"'/opt/my x' -d '' # a\"\n",
+                 "[service.pg]\nkind = \"forward\"\nto = \"tcp:[::1]:5432\"\nallow = [{ group = \"dba\", time = \"Mon-Fri 07:00-19:00\" }]\n",
+                 "[service.x]\nkind = \"command\"\ncommand = [\"/bin/x\"]\nargs = [\"daily month=*\"]\nas = \"nobody\"\n"],
     "card": ["-----BEGIN COSSERVER INVITATION-----\ncaller: hosta\nserver: hostb\naddr: 192.0.2.1\nport: 9002\nkey: "
              + "0" * 64 + "\ncookie: " + "0" * 64 + "\ncheck: 00000000\n-----END COSSERVER INVITATION-----\n"],
 }

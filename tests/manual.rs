@@ -9,7 +9,9 @@ use std::process::{Command, Output};
 
 use cosserver::config::applications;
 use cosserver::config::hostinfo::{HostTable, OPTIONS};
+use cosserver::config::named_services;
 use cosserver::config::paths::Paths;
+use cosserver::config::rules;
 use cosserver::config::settings::{KEYS, Settings, TABLES};
 use cosserver::config::subsystems;
 use cosserver::protocol::limits;
@@ -455,7 +457,7 @@ fn the_settings() {
         .count();
     assert_eq!(
         headings,
-        TABLES.len() + 2,
+        TABLES.len() + 3,
         "cosserver.toml(5) has a table that is none"
     );
 }
@@ -482,18 +484,73 @@ fn the_settings_of_an_application() {
         "[gui.NAME] of cosserver.toml(5)",
     );
     for key in keys {
-        let mut items = page.split(".It Cm ");
-        let item = items.find(|i| i.lines().next() == Some(key.name)).unwrap();
-        let wanted = match key.bounds.split_once("default ") {
-            Some((_, default)) => format!("Default: {}.", default.replace(": ", ", ")),
-            None => "must be given.".to_owned(),
+        states_default(item(&page, key.name), key.name, key.bounds);
+    }
+}
+
+/// Returns the item of a key.
+fn item<'p>(page: &'p str, key: &str) -> &'p str {
+    let mut items = page.split(".It Cm ");
+    items.find(|i| i.lines().next() == Some(key)).unwrap()
+}
+
+/// Checks that the item of a key says its default, or that it must be given.
+fn states_default(item: &str, key: &str, bounds: &str) {
+    let wanted = match bounds.split_once("default ") {
+        Some((_, default)) => format!("Default: {}.", default.replace(": ", ", ")),
+        None => "must be given.".to_owned(),
+    };
+    let there = item.lines().any(|line| line.ends_with(&wanted));
+    assert!(there, "cosserver.toml(5), {key}: it must say {wanted:?}");
+}
+
+/// Checks that an item has each of these words as a literal.
+fn has_literals<'a>(item: &str, key: &str, words: impl IntoIterator<Item = &'a str>) {
+    let has = |word: &str| {
+        let literal = |line: &str| {
+            line.strip_prefix(".Ql ")
+                .map(|l| l.trim_end_matches([' ', ',', '.', ':']).to_owned())
         };
-        let there = item.lines().any(|line| line.ends_with(&wanted));
-        assert!(
-            there,
-            "cosserver.toml(5), {}: it must say {wanted:?}",
-            key.name
-        );
+        item.lines().filter_map(literal).any(|l| l == word)
+    };
+    for word in words {
+        assert!(has(word), "cosserver.toml(5), {key}: it must have {word}");
+    }
+}
+
+/// The tables `[service.NAME]`: each key with its kinds and its default, and each condition of a
+/// rule with its values.
+#[test]
+fn the_settings_of_a_named_service() {
+    let page = section("cosserver.toml.5", ".Ss [service.NAME]");
+    let most = format!("at most {} letters", limits::SERVICE_NAME);
+    assert!(page.contains(&most), "it must say {most:?}");
+    let (page, conditions) = page.split_once("\n.El\n").unwrap();
+    let keys = named_services::KEYS;
+    agree(
+        &set(keys.iter().map(|key| key.name)),
+        &item_words(page),
+        "[service.NAME] of cosserver.toml(5)",
+    );
+    let kind = keys.iter().find(|key| key.name == "kind").unwrap();
+    for key in keys {
+        let item = item(page, key.name);
+        states_default(item, key.name, key.bounds);
+        if key.name == "kind" || key.kinds.len() < kind.kinds.len() {
+            has_literals(item, key.name, key.kinds.iter().map(|kind| kind.name()));
+        }
+    }
+    let keys = rules::KEYS;
+    agree(
+        &set(keys.iter().map(|key| key.name)),
+        &item_words(conditions),
+        "the conditions in cosserver.toml(5)",
+    );
+    for key in keys {
+        // The values in quotes, and the example.
+        let quoted = key.bounds.split('"').skip(1).step_by(2);
+        let example = key.bounds.split_once("as in ").map(|(_, example)| example);
+        has_literals(item(conditions, key.name), key.name, quoted.chain(example));
     }
 }
 
@@ -523,7 +580,7 @@ fn the_examples_of_the_settings_are_right() {
         assert!(settings.is_ok(), "{}: {example}", settings.unwrap_err());
         examples += 1;
     }
-    assert_eq!(examples, 3);
+    assert_eq!(examples, 4);
 }
 
 #[test]

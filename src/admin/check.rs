@@ -26,6 +26,7 @@ use crate::secret::KeyPair;
 mod daemon;
 mod doors;
 mod logins;
+mod services;
 mod subsystems;
 mod users;
 
@@ -195,6 +196,7 @@ impl Report<'_> {
                     self.add(Level::Warning, format!("user {}", s.daemon.user), words);
                 }
                 self.subsystems(&s);
+                self.services(&s);
                 self.logins(&s);
             }
             Err(fault) => self.wrong(&file, &fault),

@@ -8,14 +8,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::name::UserName;
-use super::words::{did_you_mean, quoted};
+use super::tables::{Family, Mistake, command, must_be, texts};
+use super::words::quoted;
 use crate::fault::Fault;
-use crate::protocol::limits;
-use crate::protocol::name::is_service_name;
 use crate::sys::pam_files;
-
-/// A mistake and its offset in the text.
-pub(super) type Mistake = (usize, String);
 
 /// One key of a `[gui.NAME]` table, for the check of the documents.
 #[derive(Debug)]
@@ -56,6 +52,13 @@ pub const KEYS: &[Key] = &[
         meaning: "Variables that it gets besides.",
     },
 ];
+
+/// The tables `[gui.NAME]`.
+const FAMILY: Family = Family {
+    header: "gui",
+    noun: "application",
+    keys: || KEYS.iter().map(|key| key.name).collect(),
+};
 
 /// Variables that the daemon sets itself.
 const RESERVED: [&str; 6] = ["HOME", "USER", "LOGNAME", "SHELL", "GUI_HOST", "GUI_PORT"];
@@ -150,45 +153,14 @@ impl Applications {
     /// Parses the table `gui`, which holds a table for each application.
     pub(super) fn read(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Self {
         let mut all = BTreeMap::new();
-        for (name, value) in table {
-            let at = name.span().start;
-            let text: &str = name.get_ref();
-            if let Err(why) = check_name(text) {
-                mistakes.push((at, why));
-                continue;
-            }
-            let Some(inner) = value.get_ref().as_table() else {
-                if KEYS.iter().any(|key| key.name == text) {
-                    let words = format!(
-                        "{text} belongs to an application, whose table is [gui.NAME]: write its name there"
-                    );
-                    mistakes.push((at, words));
-                    continue;
-                }
-                mistakes.push((
-                    at,
-                    format!("{text} must be a table of its own: write [gui.{text}]"),
-                ));
-                continue;
-            };
-            match read_one(inner, at) {
-                Ok(application) => drop(all.insert(text.to_owned(), application)),
+        for member in FAMILY.members(table, mistakes) {
+            match read_one(member.keys, member.at) {
+                Ok(application) => drop(all.insert(member.name.to_owned(), application)),
                 Err(mistake) => mistakes.push(mistake),
             }
         }
         Self(all)
     }
-}
-
-fn check_name(name: &str) -> Result<(), String> {
-    if is_service_name(name.as_bytes()) {
-        return Ok(());
-    }
-    let most = limits::SERVICE_NAME;
-    Err(format!(
-        "{} is no application's name: at most {most} letters, digits and . _ - +, no - first",
-        quoted(name)
-    ))
 }
 
 fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
@@ -204,17 +176,10 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
         let wrong = |words: String| (value.span().start, format!("{name}: {words}"));
         let known = KEYS.iter().find(|k| k.name == name);
         let Some(known) = known else {
-            let hint = if value.get_ref().is_table() {
-                "; a name with a dot in it must be in quotes".to_owned()
-            } else {
-                did_you_mean(name, KEYS.iter().map(|k| k.name))
-            };
-            let words = format!("unknown key {} of an application{hint}", quoted(name));
+            let words = FAMILY.unknown_key(name, value.get_ref());
             return Err((key.span().start, words));
         };
-        // The default, or that the key is required, is another matter.
-        let bounds = known.bounds.split_once(';').map_or(known.bounds, |b| b.0);
-        let must_be = || wrong(format!("it must be {bounds}"));
+        let must_be = || wrong(must_be(known.bounds));
         match name {
             "command" => {
                 application.command = command(value).map_err(wrong)?.ok_or_else(must_be)?
@@ -237,29 +202,6 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
         return Err((at, "an application needs a command = [\"/path\", …]".into()));
     }
     Ok(application)
-}
-
-fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
-    let array = value.get_ref().as_array()?;
-    array
-        .iter()
-        .map(|item| item.get_ref().as_str().map(str::to_owned))
-        .collect()
-}
-
-fn command(value: &Spanned<DeValue<'_>>) -> Result<Option<Vec<String>>, String> {
-    let Some(words) = texts(value) else {
-        return Ok(None);
-    };
-    match words.first() {
-        Some(path) if path.starts_with('/') => {}
-        Some(path) => return Err(format!("{} is no absolute path", quoted(path))),
-        None => return Ok(None),
-    }
-    if words.iter().any(|w| w.contains('\0')) {
-        return Err("a NUL byte in it".into());
-    }
-    Ok(Some(words))
 }
 
 fn environment(value: &Spanned<DeValue<'_>>) -> Result<Option<BTreeMap<String, String>>, String> {

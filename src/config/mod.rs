@@ -28,6 +28,7 @@ pub mod rules;
 pub mod secure;
 pub mod settings;
 pub mod subsystems;
+mod tables;
 pub mod times;
 pub mod utc;
 pub mod words;

@@ -8,8 +8,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::address::Network;
-use super::applications::Mistake;
 use super::name::{HostName, UserName};
+use super::tables::{Mistake, name_of, one_of, string};
 use super::times::Times;
 use super::words::{did_you_mean, quoted};
 use crate::protocol::hello::Suite;
@@ -177,26 +177,11 @@ const SUITES: &[(&str, Suite)] = &[
 const COMPRESSIONS: &[(&str, Compression)] =
     &[("none", Compression::None), ("lz4", Compression::Lz4)];
 
-fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
-    let found = all.iter().find(|(name, _)| *name == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names = all.iter().map(|(name, _)| *name);
-        let listed: Vec<_> = names.clone().collect();
-        let hint = did_you_mean(text, names);
-        format!("{} is none of {}{hint}", quoted(text), listed.join(", "))
-    })
-}
-
-fn name_of<T: PartialEq>(value: &T, all: &[(&'static str, T)]) -> &'static str {
-    let found = all.iter().find(|(_, other)| other == value);
-    found.map_or("", |(name, _)| name)
-}
-
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User(user) => write!(f, "user = \"{user}\""),
-            Self::Group(group) => write!(f, "group = \"{group}\""),
+            Self::User(user) => write!(f, "user = {}", string(user.as_str())),
+            Self::Group(group) => write!(f, "group = {}", string(group.as_str())),
             Self::Host(host) => write!(f, "host = \"{host}\""),
             Self::Machine(id) => write!(f, "machine = \"{}\"", to_hex(id)),
             Self::Token(kind) => write!(f, "token = \"{}\"", name_of(kind, TOKENS)),
@@ -205,7 +190,7 @@ impl fmt::Display for Condition {
                 let pairs = address.map(|byte| format!("{byte:02x}"));
                 write!(f, "hardware = \"{}\"", pairs.join(":"))
             }
-            Self::Time(times) => write!(f, "time = \"{times}\""),
+            Self::Time(times) => write!(f, "time = {}", string(&times.to_string())),
             Self::Suite(suite) => write!(f, "suite = \"{}\"", name_of(suite, SUITES)),
             Self::Compression(how) => {
                 write!(f, "compression = \"{}\"", name_of(how, COMPRESSIONS))

@@ -6,8 +6,8 @@
 //! fault as a whole, and the daemon keeps its current settings.
 
 mod keys;
+mod port;
 mod reading;
-mod services;
 mod writing;
 
 use std::fmt::Write as _;
@@ -17,11 +17,12 @@ use std::time::Duration;
 use nix::unistd::{User, geteuid};
 
 pub use keys::{KEYS, Key, TABLES};
-pub use services::default_port;
+pub use port::default_port;
 
 use super::address::{Address, Network};
 use super::applications::Applications;
 use super::name::{HostName, UserName};
+use super::named_services::NamedServices;
 use super::paths::{Paths, SETTINGS};
 use super::secure::Kind;
 use super::subsystems::Subsystems;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub gui: Applications,
     /// The programs that a host may request by name.
     pub subsystem: Subsystems,
+    /// The named services.
+    pub service: NamedServices,
     /// The daemon itself.
     pub daemon: Daemon,
 }
@@ -234,6 +237,7 @@ impl Settings {
             }
         }
         writing::subsystems(&mut out, &self.subsystem);
+        writing::services(&mut out, &self.service);
         writing::applications(&mut out, &self.gui);
         out
     }
@@ -264,6 +268,7 @@ impl Settings {
             login: Login::default(),
             gui: Applications::default(),
             subsystem: Subsystems::default(),
+            service: NamedServices::default(),
             daemon: Daemon {
                 grace: Duration::ZERO,
                 keep_alive: Duration::ZERO,

@@ -234,6 +234,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
         ("[subsystem]\nx = [\"/x\"]", ":2: x: it must be a text"),
         ("[subsystems]", "did you mean [subsystem]?"),
         ("subsystem = \"/x\"", ":1: subsystem is a table, not a key"),
+        ("gui = 1", ":1: gui is a table, not a key; write [gui.NAME]"),
         ("name = \"a b\"", ":1: name: \"a b\" is no host name"),
         ("listen = []", "at least one address"),
         ("listen = [\"hostb\"]", "\"hostb\" is no address"),
@@ -344,7 +345,9 @@ fn deep_and_mutated_files_end_with_an_answer() {
     ] {
         assert!(parse(&deep).is_err());
     }
-    let seed = format!("name = \"x\"\n{}", parse("name = \"x\"").unwrap().print());
+    let service = "name = \"x\"\n[service.x]\nkind = \"forward\"\nto = \"tcp:[::1]:1\"\n\
+                   allow = [{ host = \"hosta\", time = \"Sat 07:00-19:00\" }]\n";
+    let seed = parse(service).unwrap().print();
     let mut numbers = Numbers(1);
     let mut taken = 0;
     for _ in 0..20_000 {

@@ -11,12 +11,10 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::applications::Mistake;
 use super::hostinfo::words;
+use super::tables::{self, Mistake};
 use super::words::quoted;
 use crate::fault::Fault;
-use crate::protocol::limits;
-use crate::protocol::name::is_service_name;
 
 /// The subsystem that exists without an entry.
 pub const SFTP: &str = "sftp";
@@ -108,14 +106,7 @@ impl Subsystems {
 /// # Errors
 /// Returns what is wrong with it.
 pub fn check_name(name: &str) -> Result<(), Fault> {
-    if is_service_name(name.as_bytes()) {
-        return Ok(());
-    }
-    let most = limits::SERVICE_NAME;
-    Err(Fault::new(format!(
-        "{} is no subsystem's name: at most {most} letters, digits and . _ - +, no - first",
-        quoted(name)
-    )))
+    tables::check_name(name, "subsystem")
 }
 
 /// Splits a value into words like a line of `hostinfo`. A blank one has none.

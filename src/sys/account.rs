@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::io::Read;
 use std::path::PathBuf;
 
-use nix::unistd::{User, getgrouplist};
+use nix::unistd::{Group, User, getgrouplist};
 
 use super::id_number::IdNumber;
 use super::shadow::{self, Validity};
@@ -29,6 +29,9 @@ pub struct Account {
     pub shell: PathBuf,
 }
 
+/// Most groups that access rules may name.
+pub const NAMED_GROUPS: usize = 64;
+
 /// The most that is read of `/etc/passwd`, bytes.
 const PASSWD: u64 = 1024 * 1024;
 
@@ -40,6 +43,8 @@ pub struct UserRecord {
     /// What a directory says of the account's validity. If `/etc/shadow`, which NSS may not read
     /// here, has a line for the account, that line takes precedence.
     pub validity: Option<Validity>,
+    /// Of the groups that access rules name, those that the user is in.
+    pub named_groups: Vec<String>,
 }
 
 impl UserRecord {
@@ -66,7 +71,28 @@ impl UserRecord {
                 ..v
             })
         };
-        Ok(Some(Self { account, validity }))
+        Ok(Some(Self {
+            account,
+            validity,
+            named_groups: Vec::new(),
+        }))
+    }
+
+    /// Returns the record with those of these groups that the user is in. May block.
+    #[must_use]
+    pub fn in_groups(self, names: Vec<String>) -> Self {
+        let is_in = |name: &String| {
+            let group = Group::from_name(name).ok().flatten();
+            group.is_some_and(|group| {
+                let mut all = self.account.groups.iter();
+                all.any(|own| *own == group.gid.as_raw())
+            })
+        };
+        let named_groups = names.into_iter().filter(is_in).collect();
+        Self {
+            named_groups,
+            ..self
+        }
     }
 
     /// Looks up the user with this ID. May block.
@@ -220,6 +246,9 @@ mod tests {
         let root = UserRecord::look_up("root").unwrap().unwrap();
         assert_eq!(look_up("root"), Ok(Some(root.account.clone())));
         assert_eq!(UserRecord::of_number(0), Ok(Some(root)));
+        let groups = ["root", "no-such-group-here", "nogroup"].map(str::to_owned);
+        let root = UserRecord::look_up("root").unwrap().unwrap();
+        assert_eq!(root.in_groups(groups.to_vec()).named_groups, ["root"]);
         assert_eq!(UserRecord::look_up("no-such-user-here"), Ok(None));
         assert_eq!(UserRecord::of_number(4_000_000_001), Ok(None));
     }

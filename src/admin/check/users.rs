@@ -26,7 +26,7 @@ pub(super) fn wrong(entry: &Entry) -> Vec<String> {
 }
 
 /// Explains why commands cannot run as that user.
-fn wrong_user(name: &str) -> Option<String> {
+pub(super) fn wrong_user(name: &str) -> Option<String> {
     let me = geteuid();
     match User::from_name(name) {
         Ok(Some(user)) if !me.is_root() && user.uid != me => Some(format!(

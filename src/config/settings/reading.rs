@@ -13,7 +13,9 @@ use super::keys::{KEYS, Key, Slot, TABLES};
 use crate::config::address::{Address, Network};
 use crate::config::applications::Applications;
 use crate::config::name::{HostName, UserName};
+use crate::config::named_services::NamedServices;
 use crate::config::subsystems::Subsystems;
+use crate::config::tables::{Mistake, with_article};
 use crate::config::words::{did_you_mean, nearest, quoted};
 use crate::fault::Fault;
 use crate::sys::socket::LISTENERS;
@@ -22,9 +24,8 @@ use crate::sys::socket::LISTENERS;
 const GUI: &str = "gui";
 /// The table of subsystems.
 const SUBSYSTEM: &str = "subsystem";
-
-/// A mistake and its offset in the text.
-type Mistake = (usize, String);
+/// The table of named services.
+const SERVICE: &str = "service";
 
 /// Returns the text of a file. TOML is UTF-8, but a comment may be in any encoding: invalid bytes
 /// in it become replacement characters.
@@ -79,32 +80,17 @@ pub(super) fn apply(
     let mut mistakes: Vec<Mistake> = Vec::new();
     for (key, value) in document.get_ref() {
         let name: &str = key.get_ref();
-        if let (GUI, Some(inner)) = (name, value.get_ref().as_table()) {
-            settings.gui = Applications::read(inner, &mut mistakes);
-            continue;
-        }
-        if let (SUBSYSTEM, Some(inner)) = (name, value.get_ref().as_table()) {
-            settings.subsystem = Subsystems::read(inner, &mut mistakes);
-            continue;
-        }
-        let known = |t: &&str| *t == name && !name.is_empty();
-        let table = TABLES.iter().map(|t| t.name).chain([SUBSYSTEM]).find(known);
-        match (table, value.get_ref().as_table()) {
-            (Some(table), Some(inner)) => {
-                for (key, value) in inner {
-                    one(settings, table, key, value, &mut given, &mut mistakes);
-                }
+        match (name, value.get_ref().as_table()) {
+            (GUI, Some(inner)) => settings.gui = Applications::read(inner, &mut mistakes),
+            (SUBSYSTEM, Some(inner)) => settings.subsystem = Subsystems::read(inner, &mut mistakes),
+            (SERVICE, Some(inner)) => {
+                let line_of = |at| line_of(text, at);
+                settings.service = NamedServices::read(inner, &line_of, &mut mistakes);
             }
-            (Some(_), None) => mistakes.push((
-                key.span().start,
-                format!("{name} is a table, not a key; write [{name}] on a line of its own and its keys below"),
-            )),
-            (None, Some(_)) if find("", name).is_none() => {
-                let tables = TABLES.iter().map(|t| t.name).chain([GUI, SUBSYSTEM]).filter(|t| !t.is_empty());
-                let hint = nearest(name, tables).map_or_else(String::new, |t| format!("; did you mean [{t}]?"));
-                mistakes.push((key.span().start, format!("unknown table [{}]{hint}", name.escape_debug())));
+            (GUI | SERVICE, None) => {
+                mistakes.push((key.span().start, no_key(name, &format!("{name}.NAME"))));
             }
-            (None, _) => one(settings, "", key, value, &mut given, &mut mistakes),
+            _ => other(settings, key, value, &mut given, &mut mistakes),
         }
     }
     match mistakes.into_iter().min_by_key(|(at, _)| *at) {
@@ -113,11 +99,46 @@ pub(super) fn apply(
     }
 }
 
+/// Applies a table with known keys, or a key before the first table.
+fn other<'i>(
+    settings: &mut Settings,
+    key: &Spanned<Cow<'i, str>>,
+    value: &Spanned<DeValue<'i>>,
+    given: &mut Vec<(&'static str, &'static str)>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let name: &str = key.get_ref();
+    let tables = || TABLES.iter().map(|t| t.name).filter(|t| !t.is_empty());
+    let table = tables().chain([SUBSYSTEM]).find(|t| *t == name);
+    match (table, value.get_ref().as_table()) {
+        (Some(table), Some(inner)) => {
+            for (key, value) in inner {
+                one(settings, table, key, value, given, mistakes);
+            }
+        }
+        (Some(_), None) => mistakes.push((key.span().start, no_key(name, name))),
+        (None, Some(_)) if find("", name).is_none() => {
+            let hint = nearest(name, tables().chain([GUI, SUBSYSTEM, SERVICE]));
+            let hint = hint.map_or_else(String::new, |t| format!("; did you mean [{t}]?"));
+            let words = format!("unknown table [{}]{hint}", name.escape_debug());
+            mistakes.push((key.span().start, words));
+        }
+        (None, _) => one(settings, "", key, value, given, mistakes),
+    }
+}
+
+/// Describes a key that should be a table with this header.
+fn no_key(name: &str, header: &str) -> String {
+    format!(
+        "{name} is a table, not a key; write [{header}] on a line of its own and its keys below"
+    )
+}
+
 /// Finds, checks and sets one key, or returns its mistake.
 fn one<'i>(
     settings: &mut Settings,
     table: &str,
-    key: &Spanned<std::borrow::Cow<'i, str>>,
+    key: &Spanned<Cow<'i, str>>,
     value: &Spanned<DeValue<'i>>,
     given: &mut Vec<(&'static str, &'static str)>,
     mistakes: &mut Vec<Mistake>,
@@ -133,7 +154,11 @@ fn one<'i>(
             let is = value.get_ref().type_str();
             mistakes.push((
                 value.span().start,
-                format!("{name} must be {}, and this is {}", known.bounds(), a(is)),
+                format!(
+                    "{name} must be {}, and this is {}",
+                    known.bounds(),
+                    with_article(is)
+                ),
             ));
         }
         Err(Wrong::Range) => {
@@ -300,13 +325,4 @@ fn key_or_header(text: &str, at: usize) -> String {
 /// Returns the line number of an offset in the text; 1 is the first.
 fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
-}
-
-fn a(noun: &str) -> String {
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
-    format!("{article} {noun}")
 }

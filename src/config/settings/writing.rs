@@ -6,7 +6,10 @@ use std::fmt::Write as _;
 use super::Settings;
 use super::keys::{KEYS, Key, Slot, TABLES};
 use crate::config::applications::Applications;
+use crate::config::named_services::{Kind, NamedServices};
+use crate::config::rules::Rule;
 use crate::config::subsystems::{SFTP, Subsystems, USUAL};
+use crate::config::tables::string;
 
 impl Key {
     /// Returns the value in force, as TOML.
@@ -106,6 +109,33 @@ pub(super) fn subsystems(out: &mut String, all: &Subsystems) {
     }
 }
 
+/// Writes the named services in the form of a settings file.
+pub(super) fn services(out: &mut String, all: &NamedServices) {
+    for (name, service) in all.all() {
+        let _ = writeln!(out, "\n[service.{}]", quoted_key(name));
+        let _ = writeln!(out, "kind = {}", string(service.kind.name()));
+        let words = |words: &[String]| array(words.iter().cloned());
+        let _ = match &service.kind {
+            Kind::Command { command, args } => {
+                let args = array(args.iter().map(ToString::to_string));
+                writeln!(out, "command = {}\nargs = {args}", words(command))
+            }
+            Kind::Forward { to } => writeln!(out, "to = {}", string(&to.to_string())),
+            Kind::Inetd { command, wait } => {
+                writeln!(out, "command = {}\nwait = {wait}", words(command))
+            }
+        };
+        let runs_as = string(&service.runs_as.to_string());
+        let (allow, deny) = (rules(&service.rules.allow), rules(&service.rules.deny));
+        let _ = writeln!(out, "as = {runs_as}\nallow = {allow}\ndeny = {deny}");
+    }
+}
+
+fn rules(list: &[Rule]) -> String {
+    let rules: Vec<String> = list.iter().map(Rule::to_string).collect();
+    format!("[{}]", rules.join(", "))
+}
+
 /// Writes the applications in the form of a settings file.
 pub(super) fn applications(out: &mut String, all: &Applications) {
     for (name, a) in all.all() {
@@ -132,22 +162,6 @@ fn quoted_key(name: &str) -> String {
     } else {
         string(name)
     }
-}
-
-/// Returns a TOML basic string.
-fn string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 fn array(items: impl Iterator<Item = String>) -> String {
