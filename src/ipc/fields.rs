@@ -429,7 +429,7 @@ fields!(enum End { 1 Exited(status), 2 Killed(signal), 3 NotStarted(why) });
 fields!(enum Style { 1 Hidden, 2 Shown, 3 Info, 4 Error });
 fields!(struct Text { style, words } if fits, most limits::PROMPTS);
 fields!(struct Account { name, uid, gid, groups, home, shell });
-fields!(struct UserRecord { account, validity });
+fields!(struct UserRecord { account, validity, named_groups });
 fields!(struct Validity { locked, expires });
 fields!(struct Limits { files, core });
 fields!(struct Confined { user, landlock, seccomp, landlock_error, seccomp_error });

@@ -21,6 +21,8 @@ pub const GROUPS: usize = 8_192;
 const FEW: usize = 64;
 /// Most groups of an account: the kernel takes no more.
 pub const MOST_GROUPS: usize = 65_536;
+/// Longest question, bytes: a user, and the groups that access rules may name.
+pub const QUESTION: usize = 32 * 1024;
 /// Hosts that one process looks up at the same time.
 pub const HOSTS: usize = 16;
 /// Most addresses of one host.
@@ -38,10 +40,10 @@ pub struct Begin {
 /// A question of the monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// The user of this name.
-    User(String),
-    /// The user of this uid.
-    Number(u32),
+    /// The user of this name, and which of these groups it is in.
+    User(String, Vec<String>),
+    /// The user of this uid, and which of these groups it is in.
+    Number(u32, Vec<String>),
     /// The addresses of this host.
     Host(String),
 }
@@ -62,7 +64,7 @@ pub enum Answer {
 }
 
 message!(struct Begin { user, warm });
-fields!(enum Question { 1 User(name), 2 Number(uid), 3 Host(name) });
+fields!(enum Question { 1 User(name, groups), 2 Number(uid, groups), 3 Host(name) });
 fields!(enum Answer {
     1 Ready(confined),
     2 Groups(number, groups),
@@ -87,12 +89,13 @@ impl Question {
     /// Encodes the message. Returns `None` if no user or host can have such a name.
     pub fn encode(&self, number: u64) -> Option<Vec<u8>> {
         let (name, most) = match self {
-            Self::User(name) => (name.as_str(), USER_NAME),
+            Self::User(name, _) => (name.as_str(), USER_NAME),
             Self::Host(name) => (name.as_str(), HOST_NAME),
-            Self::Number(_) => ("number", HOST_NAME),
+            Self::Number(..) => ("number", HOST_NAME),
         };
         let is_name = !name.is_empty() && name.len() <= most && !name.contains('\0');
-        is_name.then(|| fields::encode(&(number, self)))
+        let message = is_name.then(|| fields::encode(&(number, self)));
+        message.filter(|message| message.len() <= QUESTION)
     }
 
     /// Parses a message: its number and the question. Returns `None` if it is malformed.
@@ -132,7 +135,7 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::account::Account;
+    use crate::sys::account::{Account, NAMED_GROUPS};
     use crate::sys::shadow::Validity;
 
     fn root(groups: Vec<IdNumber>, validity: Option<Validity>) -> UserRecord {
@@ -146,6 +149,7 @@ mod tests {
                 shell: "/bin/sh".into(),
             },
             validity,
+            named_groups: vec!["wheel".into()],
         }
     }
 
@@ -157,15 +161,16 @@ mod tests {
             assert_eq!(Begin::decode(&begin.encode()), Some(begin));
         }
         for question in [
-            Question::User("jo".into()),
-            Question::Number(7),
+            Question::User("jo".into(), Vec::new()),
+            Question::User("jo".into(), vec!["g".repeat(255); NAMED_GROUPS]),
+            Question::Number(7, vec!["wheel".into()]),
             Question::Host("hosta".into()),
         ] {
             let message = question.encode(9).unwrap();
             assert_eq!(Question::decode(&message), Some((9, question)));
         }
         for nobodys in ["", "a\0b", &"x".repeat(USER_NAME + 1)] {
-            assert_eq!(Question::User(nobodys.into()).encode(1), None);
+            assert_eq!(Question::User(nobodys.into(), Vec::new()).encode(1), None);
             assert_eq!(Question::Host(nobodys.into()).encode(1), None);
         }
     }

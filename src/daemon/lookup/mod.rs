@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::ipc::lookup::{ADDRESSES, Answer, Begin, HOSTS, Question};
+use crate::ipc::lookup::{ADDRESSES, Answer, Begin, HOSTS, QUESTION, Question};
 use crate::ipc::{Channel, Incoming};
 use crate::sys::account::{self, UserRecord};
 use crate::sys::process::CHANNEL;
@@ -20,9 +20,6 @@ use crate::sys::{confine, memory, process, signals, socket};
 
 /// How long the monitor may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Longest question, bytes.
-const QUESTION: usize = 1024;
 
 /// Runs the look-up process until the monitor is gone.
 pub fn main() -> u8 {
@@ -66,18 +63,26 @@ fn serve() -> Result<(), Fault> {
         let (number, question) =
             Question::decode(&message).ok_or_else(|| Fault::new("an invalid question"))?;
         match question {
-            Question::User(name) => {
-                let found = UserRecord::look_up(&name);
-                answers.send(&Answer::User(number, found.map(|f| f.map(Box::new))))?;
+            Question::User(name, groups) => {
+                let found = in_groups(UserRecord::look_up(&name), groups);
+                answers.send(&Answer::User(number, found))?;
             }
-            Question::Number(uid) => {
-                let found = UserRecord::of_number(uid);
-                answers.send(&Answer::User(number, found.map(|f| f.map(Box::new))))?;
+            Question::Number(uid, groups) => {
+                let found = in_groups(UserRecord::of_number(uid), groups);
+                answers.send(&Answer::User(number, found))?;
             }
             Question::Host(name) => resolve_apart(&hosts, &answers, number, name)?,
         }
     }
     Ok(())
+}
+
+/// Adds those of these groups that a user is in.
+fn in_groups(
+    found: Result<Option<UserRecord>, String>,
+    groups: Vec<String>,
+) -> Result<Option<Box<UserRecord>>, String> {
+    Ok(found?.map(|record| Box::new(record.in_groups(groups))))
 }
 
 /// Returns the next message, or `None` if the monitor is gone.

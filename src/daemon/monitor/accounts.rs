@@ -50,6 +50,8 @@ pub(super) struct Accounts {
     /// The user IDs in `/etc/passwd`, once read.
     local: Option<BTreeSet<u32>>,
     files: [Stamp; FILES.len()],
+    /// The groups that access rules name.
+    groups: Vec<String>,
     /// How often the files have changed.
     changes: u64,
     looking: HashMap<LookUp, Looking>,
@@ -88,6 +90,7 @@ impl Accounts {
             validity: HashMap::new(),
             local: None,
             files: stamps(),
+            groups: Vec::new(),
             changes: 0,
             looking: HashMap::new(),
         }
@@ -98,11 +101,22 @@ impl Accounts {
         self.own.as_ref().map(|a| a.name.as_str())
     }
 
+    /// Sets the groups that access rules name, which a look-up of a user finds, too.
+    pub(super) fn name_groups(&mut self, groups: &[String]) {
+        if self.groups != groups {
+            self.groups = groups.to_vec();
+            self.forget();
+        }
+    }
+
     fn own(&self, is: impl Fn(&Account) -> bool) -> Option<FoundUser> {
-        let own = self.own.as_ref().filter(|a| is(a))?;
+        // The groups' names are not known at the start.
+        let is_needed = |a: &&Account| self.groups.is_empty() && is(a);
+        let own = self.own.as_ref().filter(is_needed)?;
         Some(FoundUser::User(Box::new(UserRecord {
             account: own.clone(),
             validity: None,
+            named_groups: Vec::new(),
         })))
     }
 
@@ -171,6 +185,11 @@ impl Accounts {
             look_ups.renew();
         }
         self.files = files;
+        self.forget();
+    }
+
+    /// Forgets what was found, and what is found by the look-ups under way.
+    fn forget(&mut self) {
         self.changes += 1;
         self.known.clear();
         self.names.clear();
@@ -200,10 +219,13 @@ impl Accounts {
         }
         let (question, has_room) = match &whom {
             Whom::Name(name) => (
-                Question::User(name.clone()),
+                Question::User(name.clone(), self.groups.clone()),
                 self.looking.len() - self.numbers() < USERS_AT_ONCE,
             ),
-            Whom::Number(uid) => (Question::Number(*uid), self.numbers() < NUMBERS),
+            Whom::Number(uid) => (
+                Question::Number(*uid, self.groups.clone()),
+                self.numbers() < NUMBERS,
+            ),
         };
         if !has_room {
             return FoundUser::Busy("too many account look-ups".to_owned());
@@ -266,11 +288,12 @@ impl Accounts {
         Ok(read)
     }
 
-    /// Checks whether an account may be used for a command.
+    /// Checks whether an account may be used for a command: `is_users`, or for a service that has
+    /// its own user, whose password may be locked.
     ///
     /// # Errors
     /// Returns why it may not.
-    pub(super) fn check(&mut self, record: &UserRecord) -> Result<(), String> {
+    pub(super) fn check(&mut self, record: &UserRecord, is_users: bool) -> Result<(), String> {
         let Account { name, uid, .. } = &record.account;
         let is_root = *uid == 0;
         if let Some(file) = shadow::nologin().filter(|_| !is_root) {
@@ -287,7 +310,7 @@ impl Accounts {
             return Err(format!("the account {name} has expired"));
         }
         // For root, it only means that root's password does not log in.
-        if validity.locked && !is_root {
+        if validity.locked && is_users && !is_root {
             return Err(format!("the password of {name} is locked"));
         }
         Ok(())
@@ -441,8 +464,11 @@ mod tests {
         ] {
             record.account.uid = IdNumber::new(uid).unwrap();
             record.validity = Some(Validity { locked, expires });
-            let said = accounts.check(&record);
+            let said = accounts.check(&record, true);
             assert_eq!(said.is_ok(), may, "{uid} {locked} {expires:?}: {said:?}");
+            let said = accounts.check(&record, false);
+            let is_expired = expires.is_some_and(|day| day <= today);
+            assert_eq!(said.is_ok(), !is_expired, "a service's own user: {said:?}");
         }
     }
 }

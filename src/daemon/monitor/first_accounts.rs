@@ -32,7 +32,7 @@ pub(super) fn account_of(
     }
     let nobody =
         account::local(NOBODY).map_or((IdNumber::OVERFLOW, IdNumber::OVERFLOW), |n| (n.uid, n.gid));
-    let question = Question::User(name.to_owned());
+    let question = Question::User(name.to_owned(), Vec::new());
     let found = ask_once(begun, Some(nobody), &question);
     let found = found.map_err(|e| e.while_doing("asking the user database"))?;
     Ok(found.map(|record| record.account))
@@ -40,7 +40,7 @@ pub(super) fn account_of(
 
 /// Returns the user of this process, asked of `begun` or of a new process.
 pub(super) fn own_account(begun: Option<&mut Process>) -> Result<Account, Fault> {
-    let question = Question::Number(geteuid().as_raw());
+    let question = Question::Number(geteuid().as_raw(), Vec::new());
     let found = ask_once(begun, None, &question);
     let own = found.map_err(|e| e.while_doing("asking the user database"))?;
     let own = own.ok_or_else(|| Fault::new("this process's user is not in the user database"))?;

@@ -5,6 +5,7 @@
 //! look-up process to the one that asked. Must not wait for an answer, and logs no text of a
 //! process but as a value.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,13 @@ use crate::config::hostinfo::HostTable;
 use crate::config::name::HostName;
 use crate::daemon::sources::Networks;
 use crate::fault::Fault;
+use crate::ipc::lookup::Question;
 use crate::log::{Level, log, log_ratelimited};
 use crate::sys::account::{Account, UserRecord};
 use crate::sys::confine::Confined;
+
+/// Most look-ups of backends' hosts at the same time, fewer than one process looks up.
+const BACKENDS: usize = 8;
 
 /// Hosts and users.
 pub(super) struct Names {
@@ -28,6 +33,8 @@ pub(super) struct Names {
     look_ups: LookUps,
     /// The addresses that HOSTINFO lists.
     listed: Networks,
+    /// The look-ups of backends' hosts that are under way.
+    backends: BTreeSet<LookUp>,
     /// Whether these have changed since the last [`Self::new_networks`].
     has_new_networks: bool,
 }
@@ -36,6 +43,8 @@ pub(super) struct Names {
 pub(super) enum NameEvent {
     /// A user, or that there is none, or why that is not known.
     User(LookUp, Result<Option<Box<UserRecord>>, String>),
+    /// The addresses of a backend's host, or why they are not known.
+    Backend(LookUp, Result<Vec<IpAddr>, String>),
     /// The look-up of this host's name has ended. `true`: those who wait for any name may go on.
     Host(Option<HostName>, bool),
 }
@@ -48,6 +57,7 @@ impl Names {
             accounts: Accounts::new(own),
             look_ups,
             listed: Networks::default(),
+            backends: BTreeSet::new(),
             has_new_networks: true,
         }
     }
@@ -108,6 +118,26 @@ impl Names {
             self.resolve(ground, now);
         }
         is_wanted
+    }
+
+    /// Looks up the host of a backend.
+    ///
+    /// # Errors
+    /// Too many look-ups are under way, or no process is available.
+    pub(super) fn find_backend(
+        &mut self,
+        ground: &Ground,
+        host: &str,
+        now: Instant,
+    ) -> Result<LookUp, String> {
+        if self.backends.len() >= BACKENDS {
+            return Err("too many look-ups of backends' hosts".into());
+        }
+        let question = Question::Host(host.to_owned());
+        let asked = self.look_ups.ask(ground.registry(), question, now);
+        let which = asked.map_err(|e| e.to_string())?;
+        self.backends.insert(which);
+        Ok(which)
     }
 
     /// Returns the networks that HOSTINFO lists.
@@ -173,6 +203,7 @@ impl Names {
     /// Finds a user: in the cache, or by a look-up process.
     pub(super) fn find_user(&mut self, ground: &Ground, name: &str, now: Instant) -> FoundUser {
         let registry = ground.registry();
+        self.accounts.name_groups(ground.settings.service.groups());
         self.accounts.find(&mut self.look_ups, registry, name, now)
     }
 
@@ -184,6 +215,7 @@ impl Names {
         now: Instant,
     ) -> Option<FoundUser> {
         let registry = ground.registry();
+        self.accounts.name_groups(ground.settings.service.groups());
         let look_ups = &mut self.look_ups;
         let found = self.accounts.find_number(look_ups, registry, uid, now);
         let waits = matches!(found, FoundUser::Busy(_)) && self.accounts.numbers() > 0;
@@ -195,12 +227,13 @@ impl Names {
         self.accounts.user_exists(&mut self.look_ups, uid)
     }
 
-    /// Checks whether an account may be used for a command.
+    /// Checks whether an account may be used for a command: `is_users`, or for a service that has
+    /// its own user, whose password may be locked.
     ///
     /// # Errors
     /// Returns why it may not.
-    pub(super) fn check(&mut self, record: &UserRecord) -> Result<(), String> {
-        self.accounts.check(record)
+    pub(super) fn check(&mut self, record: &UserRecord, is_users: bool) -> Result<(), String> {
+        self.accounts.check(record, is_users)
     }
 
     // ---- look-up processes ----
@@ -242,6 +275,9 @@ impl Names {
                     self.accounts.look_up_ended(which, record, now);
                     self.accounts.look_again(&mut self.look_ups);
                     events.push(NameEvent::User(which, found));
+                }
+                LookUpEvent::Found(which, Found::Host(found)) if self.backends.remove(&which) => {
+                    events.push(NameEvent::Backend(which, found));
                 }
                 LookUpEvent::Found(which, Found::Host(found)) => {
                     events.push(self.host_found(ground, which, found, now));

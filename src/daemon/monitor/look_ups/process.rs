@@ -47,7 +47,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const fn of(question: &Question) -> Self {
         match question {
-            Question::User(_) | Question::Number(_) => Self::Users,
+            Question::User(..) | Question::Number(..) => Self::Users,
             Question::Host(_) => Self::Hosts,
         }
     }
@@ -316,16 +316,17 @@ pub(super) fn record_of(
     found: Result<Option<Box<UserRecord>>, String>,
     groups: Vec<IdNumber>,
 ) -> Result<Option<UserRecord>, String> {
-    let Some(record) = found?.filter(|record| has_a_name(&record.account)) else {
+    let Some(mut record) = found?.filter(|record| has_a_name(&record.account)) else {
         return Ok(None);
     };
     let Account { name, uid, .. } = &record.account;
-    let is_it = match question {
-        Question::User(asked) => asked == name,
-        Question::Number(asked) => uid == asked,
-        Question::Host(_) => false,
+    let asked_groups = match question {
+        Question::User(asked, groups) => (asked == name).then_some(groups),
+        Question::Number(asked, groups) => (uid == asked).then_some(groups),
+        Question::Host(_) => None,
     };
-    if is_it {
+    if let Some(asked) = asked_groups {
+        record.named_groups.retain(|group| asked.contains(group));
         return whole(*record, groups).map(Some).map_err(|e| e.to_string());
     }
     Err(format!(

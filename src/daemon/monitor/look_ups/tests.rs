@@ -88,7 +88,7 @@ fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() 
 fn a_question_that_is_not_answered_in_time_has_failed() {
     let (mut all, poll) = one_unresponsive();
     let now = Instant::now();
-    let question = Question::User("jo".into());
+    let question = Question::User("jo".into(), Vec::new());
     let number = all.ask(poll.registry(), question, now).unwrap();
     all.expire(poll.registry(), now + USER);
     let lost = LookUpEvent::Lost("it took too long".into());
@@ -103,7 +103,7 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
 fn an_answer_of_the_wrong_kind_loses_no_question() {
     let (mut all, poll) = one_unresponsive();
     let now = Instant::now();
-    let question = Question::User("jo".into());
+    let question = Question::User("jo".into(), Vec::new());
     let number = all.ask(poll.registry(), question, now).unwrap();
     let id = *all.all.keys().next().unwrap();
     let wrong = Answer::Host(number, Err("no".into()));
@@ -212,7 +212,7 @@ fn look_up_process_that_repeats_ready_does_not_delay_the_start() {
     .unwrap();
     let mut process = Process::of(child.pid, ours, unclosed);
     let limit = Duration::from_millis(200);
-    let found = process.ask_and_wait(&Question::User("jo".into()), limit);
+    let found = process.ask_and_wait(&Question::User("jo".into(), Vec::new()), limit);
     assert!(found.is_err());
     assert!(begun.elapsed() < TALKS);
     let (pid, unclosed) = process.end();
@@ -241,8 +241,8 @@ fn a_record_of_another_user_is_refused() {
             false
         }
     };
-    assert!(is_taken(Question::User("root".into())));
-    assert!(!is_taken(Question::User("alice".into())));
-    assert!(is_taken(Question::Number(0)));
-    assert!(!is_taken(Question::Number(7)));
+    assert!(is_taken(Question::User("root".into(), Vec::new())));
+    assert!(!is_taken(Question::User("alice".into(), Vec::new())));
+    assert!(is_taken(Question::Number(0, Vec::new())));
+    assert!(!is_taken(Question::Number(7, Vec::new())));
 }
