@@ -125,6 +125,11 @@ fn the_limits_of_the_protocol() {
         ),
         ("NAME", limits::NAME as u64, &["text, 1 to {} bytes"]),
         (
+            "FORMATS",
+            limits::FORMATS as u64,
+            &["array of 1 to {} texts"],
+        ),
+        (
             "SERVICE_NAME",
             limits::SERVICE_NAME as u64,
             &["its name, 1 to {} of the ASCII letters, digits and"],

@@ -114,6 +114,37 @@ fn variables_pass_as_the_page_says() {
 }
 
 #[test]
+fn a_named_service_and_their_names_are_asked_for() {
+    let folder = daemon::prepare("[daemon]\nrefusal-interval = 1\n", "");
+    let settings = folder.path("S/cosserver.toml");
+    let service = format!(
+        "[service.ids]\nkind = \"command\"\ncommand = [\"/usr/bin/printf\", \"%s|\"]\n\
+         args = [\"...\"]\nas = \"{}\"\nallow = [ {{ host = \"hosta\" }} ]\n",
+        daemon::me()
+    );
+    daemon::append(&settings, &service);
+    let d = Daemon::start_in(folder, &[]);
+    let (status, stdout, _) = runs(&d, &["--service"], &["IDS", "a  b", "$HOME"]);
+    assert_eq!((status, stdout.as_str()), (0, "a  b|$HOME|"));
+    let (status, stdout, _) = runs(&d, &["--services"], &[]);
+    assert_eq!((status, stdout.as_str()), (0, "ids\n"));
+    let (status, stdout, _) = runs(&d, &["--services", "--format", "json"], &[]);
+    assert_eq!((status, stdout.as_str()), (0, "[\"ids\"]\n"));
+    for (flags, words) in [
+        (&["--service"][..], &["none"][..]),
+        (&["--service"], &["ids", "-x"]),
+        (&["--services", "--format", "xml"], &[]),
+    ] {
+        let (status, stdout, stderr) = runs(&d, flags, words);
+        assert_eq!((status, stdout.as_str()), (255, ""), "{stderr}");
+        assert!(stderr.contains("denied, reference "), "{stderr}");
+    }
+    d.log.wait("there is no [service.none]");
+    d.log.wait("args does not allow: -x");
+    d.log.wait("takes neither of the formats");
+}
+
+#[test]
 fn a_subsystem_is_asked_for_by_its_name() {
     let settings = "[subsystem]\nids = \"/usr/bin/printf '%s|' 'a  b' $HOME\"";
     let d = Daemon::start_with(settings, "commands=/bin/true subsystems=ids");

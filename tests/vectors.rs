@@ -10,7 +10,7 @@ use cosserver::protocol::opening::{Credential, Opening};
 use cosserver::protocol::prompt::{Answers, Asks, Style, Text};
 use cosserver::protocol::proof::{self, Claim, Side, Voucher};
 use cosserver::protocol::record::{self, Kind};
-use cosserver::protocol::request::{self, Command, Gui, Request, Service};
+use cosserver::protocol::request::{self, Command, Gui, Offer, Request, Service};
 use cosserver::protocol::rest;
 use cosserver::protocol::seal::{Opener, Sealer};
 use cosserver::protocol::stream::{End, Message, Signal, Stream};
@@ -144,6 +144,14 @@ fn hex(value: &Value) -> Vec<u8> {
     unhex(value.as_str().unwrap())
 }
 
+fn offer_of(value: &Value) -> Offer {
+    let formats = value["formats"].as_array();
+    let formats = formats.into_iter().flatten();
+    Offer {
+        formats: formats.map(|f| f.as_str().unwrap().to_owned()).collect(),
+    }
+}
+
 fn request_of(value: &Value) -> Request {
     let command = match value["words"].as_array() {
         Some(words) => Command::Words(words.iter().map(|w| unhex(w.as_str().unwrap())).collect()),
@@ -160,6 +168,8 @@ fn request_of(value: &Value) -> Request {
         "exec" => Service::Exec,
         "enrol" => Service::Enrol,
         "subsystem" => Service::Subsystem,
+        "service" => Service::Named(offer_of(value)),
+        "services" => Service::List(offer_of(value)),
         _ => {
             let display = &value["display"];
             Service::Gui(Gui {

@@ -69,6 +69,9 @@ pub const NAME: usize = 255;
 /// Longest name of a subsystem or of an application, bytes.
 pub const SERVICE_NAME: usize = 64;
 
+/// Most formats that a client may take for the result of a named service.
+pub const FORMATS: usize = 16;
+
 /// Longest encoding of variables that always fits the ClientHello beside a command of
 /// [`COMMAND_IN_HELLO`] bytes, whatever the names in it. Longer ones follow with the command.
 pub const VARIABLES_IN_HELLO: usize = 256;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::name::UserName;
+use super::name::{UserName, is_service_name};
 use super::wanted::{Wanted, WantedFields};
 use super::{Malformed, cbor, limits};
 
@@ -58,6 +58,11 @@ pub enum Service {
     Subsystem,
     /// An application of the server's table: the first word is its name.
     Gui(Gui),
+    /// A named service (seed 003). The first word is its name, in any case; the others are the
+    /// caller's arguments.
+    Named(Offer),
+    /// The names of the services that the caller may use. No command, no variables, no display.
+    List(Offer),
     /// The registration of the client's machine at the doors (seed 002). No command, no variables,
     /// no display.
     Enrol,
@@ -73,6 +78,13 @@ pub struct Gui {
     pub port: u16,
     /// Whether it outlives the connection.
     pub detach: bool,
+}
+
+/// What the client lets the host choose from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The formats of the result, the preferred one first; empty: the service's own.
+    pub formats: Vec<String>,
 }
 
 /// A request for a service.
@@ -100,16 +112,27 @@ pub const EXEC: &str = "exec";
 pub const SUBSYSTEM: &str = "subsystem";
 /// An application.
 pub const GUI: &str = "gui";
+/// A named service.
+pub const NAMED: &str = "service";
+/// The names of services.
+pub const LIST: &str = "services";
 /// A machine's registration.
 pub const ENROL: &str = "enrol";
 
 impl Service {
+    /// Returns whether the service runs anything.
+    pub const fn runs(&self) -> bool {
+        !matches!(self, Self::List(_) | Self::Enrol)
+    }
+
     /// Returns its name in a request.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Exec => EXEC,
             Self::Subsystem => SUBSYSTEM,
             Self::Gui(_) => GUI,
+            Self::Named(_) => NAMED,
+            Self::List(_) => LIST,
             Self::Enrol => ENROL,
         }
     }
@@ -167,7 +190,7 @@ impl Request {
         // Fields of another service are skipped, like unknown keys.
         let linger = wanted.linger();
         let (service, command, environment) = wanted.of(service)?;
-        let linger = linger.filter(|_| service != Service::Enrol);
+        let linger = linger.filter(|_| service.runs());
         Ok(Self {
             service,
             user: user.ok_or(Malformed("a request without a user"))?,
@@ -300,6 +323,22 @@ pub fn is_variable(name: &str) -> bool {
     plain && !digit_first && name.len() <= limits::VARIABLE_NAME
 }
 
+/// Reads the formats that a client takes.
+pub(super) fn formats(d: &mut minicbor::Decoder<'_>) -> Result<Vec<String>, Malformed> {
+    let mut all = Vec::new();
+    for _ in 0..cbor::array(d, limits::FORMATS)? {
+        let name = d.str()?;
+        if !is_service_name(name.as_bytes()) {
+            return Err(Malformed("a format's name that no service can have"));
+        }
+        all.push(name.to_owned());
+    }
+    match all.is_empty() {
+        true => Err(Malformed("a list of no format")),
+        false => Ok(all),
+    }
+}
+
 /// Reads variables.
 pub(super) fn variables(
     d: &mut minicbor::Decoder<'_>,
@@ -394,6 +433,44 @@ mod tests {
             ..ask(&[b"sftp"])
         };
         assert!(later.encode().is_err());
+    }
+
+    #[test]
+    fn a_named_service_has_a_name_and_arguments() {
+        let ask = |words: &[&[u8]]| Request {
+            service: Service::Named(Offer {
+                formats: vec!["json".into(), "text".into()],
+            }),
+            command: Command::Words(words.iter().map(|w| w.to_vec()).collect()),
+            ..enrol()
+        };
+        for good in [&[&b"Report"[..]][..], &[b"pg", b"", b"-x", b"\xff"]] {
+            let request = ask(good);
+            assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
+        }
+        for wrong in [&[][..], &[&b""[..]], &[b"-s"], &[b"a/b", b"c"]] {
+            assert!(ask(wrong).encode().is_err(), "{wrong:?}");
+        }
+        let later = Request {
+            command: follows(b"report").unwrap(),
+            ..ask(&[b"report"])
+        };
+        assert!(later.encode().is_err());
+        for formats in [vec![], vec!["json".to_owned()]] {
+            let list = Request {
+                service: Service::List(Offer { formats }),
+                ..enrol()
+            };
+            assert_eq!(Request::decode(&list.encode().unwrap()), Ok(list));
+        }
+        for formats in [
+            vec!["a b".to_owned()],
+            vec!["x".to_owned(); limits::FORMATS + 1],
+        ] {
+            let service = Service::List(Offer { formats });
+            let wrong = Request { service, ..enrol() };
+            assert!(wrong.encode().is_err());
+        }
     }
 
     #[test]

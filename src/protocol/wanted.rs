@@ -1,5 +1,5 @@
 //! The fields that a request and a message to the signer (`signer/fields.rs`) have in common, under
-//! eight consecutive keys.
+//! consecutive keys.
 //!
 //! Pure; used by the client, the signer and the monitor.
 
@@ -10,8 +10,8 @@ use minicbor::encode::Error;
 
 use super::name::is_service_name;
 use super::request::{
-    Command, ENROL, EXEC, GUI, Gui, SUBSYSTEM, Service, display_host, fits, get_words,
-    put_variables, put_words, variables,
+    Command, ENROL, EXEC, GUI, Gui, LIST, NAMED, Offer, SUBSYSTEM, Service, display_host, fits,
+    formats, get_words, put_variables, put_words, variables,
 };
 use super::{Malformed, cbor, limits};
 
@@ -29,20 +29,28 @@ pub(crate) struct Wanted<'a> {
 impl Wanted<'_> {
     const fn gui(&self) -> Option<&Gui> {
         match self.service {
-            Service::Exec | Service::Subsystem | Service::Enrol => None,
             Service::Gui(gui) => Some(gui),
+            Service::Exec
+            | Service::Subsystem
+            | Service::Named(_)
+            | Service::List(_)
+            | Service::Enrol => None,
         }
     }
 
-    /// Returns whether the service runs anything.
-    const fn runs(&self) -> bool {
-        !matches!(self.service, Service::Enrol)
+    /// Returns the formats that the client takes.
+    fn formats(&self) -> &[String] {
+        match self.service {
+            Service::Named(offer) | Service::List(offer) => &offer.formats,
+            Service::Exec | Service::Subsystem | Service::Gui(_) | Service::Enrol => &[],
+        }
     }
 
     /// Returns how many of its keys are present.
     pub(crate) fn fields(&self) -> u64 {
-        if !self.runs() {
-            return 0;
+        let formats = u64::from(!self.formats().is_empty());
+        if !self.service.runs() {
+            return formats;
         }
         let gui = self.gui();
         // The words; or digest and length.
@@ -57,15 +65,32 @@ impl Wanted<'_> {
             gui.is_some_and(|g| g.detach),
             self.linger.is_some(),
         ];
-        cbor::len(optional.into_iter().filter(|there| *there).count()).saturating_add(command)
+        cbor::len(optional.into_iter().filter(|there| *there).count())
+            .saturating_add(command)
+            .saturating_add(formats)
     }
 
     /// Writes the fields. The first has the key `first`.
     pub(crate) fn put(&self, e: &mut cbor::Out, first: u8) -> Result<(), Error<Infallible>> {
-        if !self.runs() {
-            return Ok(());
-        }
         let key = |n: u8| first.saturating_add(n);
+        if self.service.runs() {
+            self.put_what_runs(e, key)?;
+        }
+        let formats = self.formats();
+        if !formats.is_empty() {
+            e.u8(key(9))?.array(cbor::len(formats.len()))?;
+            for format in formats {
+                e.str(format)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_what_runs(
+        &self,
+        e: &mut cbor::Out,
+        key: impl Fn(u8) -> u8,
+    ) -> Result<(), Error<Infallible>> {
         if let Command::Words(words) = self.command {
             put_words(e.u8(key(0))?, words)?;
         }
@@ -102,6 +127,7 @@ pub(crate) struct WantedFields {
     port: Option<u16>,
     detach: bool,
     linger: Option<u32>,
+    formats: Vec<String>,
 }
 
 impl WantedFields {
@@ -122,6 +148,8 @@ impl WantedFields {
             Some(5) => self.port = Some(d.u16()?),
             Some(6) => self.detach = d.bool()?,
             Some(7) => self.linger = Some(linger(d.u32()?)?),
+            // 8 was never given.
+            Some(9) => self.formats = formats(d)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -142,21 +170,25 @@ impl WantedFields {
         self,
         service: Option<&str>,
     ) -> Result<(Service, Command, Environment), Malformed> {
+        let offer = Offer {
+            formats: self.formats,
+        };
         let service = match (service, self.port) {
             (Some(EXEC), _) => Service::Exec,
             (Some(SUBSYSTEM), _) => Service::Subsystem,
+            (Some(NAMED), _) => Service::Named(offer),
             (Some(GUI), Some(port)) if port > 0 => Service::Gui(Gui {
                 host: self.host,
                 port,
                 detach: self.detach,
             }),
-            // It runs nothing and ignores the fields of other services.
-            (Some(ENROL), _) => {
-                return Ok((
-                    Service::Enrol,
-                    Command::Words(Vec::new()),
-                    Environment::new(),
-                ));
+            // These run nothing and ignore the fields of other services.
+            (Some(name @ (LIST | ENROL)), _) => {
+                let service = match name {
+                    LIST => Service::List(offer),
+                    _ => Service::Enrol,
+                };
+                return Ok((service, Command::Words(Vec::new()), Environment::new()));
             }
             (Some(GUI), _) => return Err(Malformed("an application without a display")),
             _ => return Err(Malformed("a request for a service that does not exist")),
@@ -174,8 +206,10 @@ impl WantedFields {
                 "an application's words must come with its request",
             ));
         }
-        if service == Service::Subsystem {
-            check_subsystem(&command)?;
+        match service {
+            Service::Subsystem => check_subsystem(&command)?,
+            Service::Named(_) => check_named(&command)?,
+            Service::Exec | Service::Gui(_) | Service::List(_) | Service::Enrol => {}
         }
         Ok((service, command, self.environment))
     }
@@ -189,6 +223,17 @@ fn check_subsystem(command: &Command) -> Result<(), Malformed> {
             _ => Err(Malformed("a subsystem that is not one word, its name")),
         },
         Command::Follows { .. } => Err(Malformed("a subsystem's name must come with its request")),
+    }
+}
+
+/// Checks the first word of a request for a named service.
+fn check_named(command: &Command) -> Result<(), Malformed> {
+    match command {
+        Command::Words(words) => match words.first() {
+            Some(name) if is_service_name(name) => Ok(()),
+            _ => Err(Malformed("a named service without its name")),
+        },
+        Command::Follows { .. } => Err(Malformed("a service's words must come with its request")),
     }
 }
 

@@ -50,7 +50,7 @@ def connect(invitation):
 
 
 def call(sock, invitation, machine_key, words, user, calling_user, env=(), suites=(1, 2), display=None, asker=None,
-         door=None, enrol=False, subsystem=False):
+         door=None, enrol=False, service="exec", formats=()):
     """From the Hello to AuthAccept, sections 4 to 6: (what seals, what opens).
 
     With a display it asks for an application; with an asker it logs in by password,
@@ -61,7 +61,7 @@ def call(sock, invitation, machine_key, words, user, calling_user, env=(), suite
     _, content, server_record = read_framed(sock, [SERVER_HELLO], coswire.HELLO_MAX)
     server = coswire.parse_server_hello(content, suites)
 
-    request, later = coswire.request(words, user, calling_user, env, display, subsystem=subsystem)
+    request, later = coswire.request(words, user, calling_user, env, display, service=service, formats=formats)
     if enrol:
         request, later = coswire.enrolment(calling_user), None
         opening, expected = coswire.machine_opening(request), None
@@ -327,7 +327,13 @@ def main():
     parser.add_argument("--user", default=user, help="the user to run as")
     parser.add_argument("--suite", type=int, choices=[1, 2], help="offer this one alone")
     parser.add_argument("--gui", action="store_true", help="start the application that the words name")
-    parser.add_argument("--subsystem", action="store_true", help="start the subsystem that the word names")
+    parser.add_argument("--subsystem", dest="service", action="store_const", const="subsystem", default="exec",
+                        help="start the subsystem that the word names")
+    parser.add_argument("--service", dest="service", action="store_const", const="service",
+                        help="use the named service that the first word names")
+    parser.add_argument("--services", dest="service", action="store_const", const="services",
+                        help="ask for the names of services")
+    parser.add_argument("--format", action="append", default=[], help="a format to take, the preferred one first")
     parser.add_argument("--display", type=display_of, default=coswire.Display(), metavar="[HOST]:PORT")
     parser.add_argument("--detach", action="store_true", help="it goes on by itself")
     parser.add_argument("--answers", type=argparse.FileType("rb"), metavar="FILE",
@@ -355,7 +361,7 @@ def main():
             asker = answers_of(args.answers) if args.answers else None
             machine_key = args.machine_key or (os.urandom(32) if asker else b"")   # where the doors ask for none, any will do
             directions = call(sock, invitation, machine_key, words, args.user, user, env, suites, display, asker,
-                              args.door, args.enrol, args.subsystem)
+                              args.door, args.enrol, args.service, args.format)
             relay = Relay(sock, *directions, lag=args.lag)
             end = relay.run(watch_signals())
             if args.lag:

@@ -170,15 +170,19 @@ def public(private):
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def request(words, user, calling_user, env=(), display=None, linger=None, subsystem=False):
+def request(words, user, calling_user, env=(), display=None, linger=None, service="exec", formats=()):
     """(the request's exact bytes, the command's encoding to send later or None), section 5.1.
 
-    With a display it is for an application, whose words come with it; the word of a subsystem
-    is its name."""
+    With a display it is for an application, whose words come with it, like those of a subsystem
+    and of a named service. The names of services need no words."""
     command = list(words)
     encoding = encode(command)
-    item = {1: "gui" if display else "subsystem" if subsystem else "exec", 2: user, 3: calling_user}
-    later = len(encoding) > INLINE_MAX and not display and not subsystem
+    item = {1: "gui" if display else service, 2: user, 3: calling_user}
+    if service == "services":
+        if formats:
+            item[13] = list(formats)
+        return encode(item), None
+    later = len(encoding) > INLINE_MAX and not display and service == "exec"
     if not later:
         item[4] = command
     if env:
@@ -193,6 +197,8 @@ def request(words, user, calling_user, env=(), display=None, linger=None, subsys
             item[10] = True
     if linger is not None:
         item[11] = linger
+    if formats:
+        item[13] = list(formats)
     return encode(item), encoding if later else None
 
 

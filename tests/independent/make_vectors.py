@@ -166,9 +166,9 @@ def server_hello_json():
 
 def request_json():
     """The request (5.1)."""
-    def one(words, user="root", calling_user="alice", env=(), display=None, linger=None, subsystem=False):
-        data, later = w.request(words, user, calling_user, env, display, linger, subsystem)
-        return {"service": "gui" if display else "subsystem" if subsystem else "exec", "display": display and display._asdict(),
+    def one(words, user="root", calling_user="alice", env=(), display=None, linger=None, service="exec", formats=()):
+        data, later = w.request(words, user, calling_user, env, display, linger, service, formats)
+        return {"service": "gui" if display else service, **({"formats": list(formats)} if formats else {}), "display": display and display._asdict(),
                 "user": user, "calling_user": calling_user, "words": words if later is None else None,
                 "digest": hashlib.sha256(later).digest() if later else None, "length": len(later) if later else None,
                 "environment": [list(pair) for pair in env], "linger": linger, "request": data}
@@ -194,8 +194,14 @@ def request_json():
     enrolment = {**one([b"id"], "alice"), "service": "enrol", "words": [], "request": w.enrolment("alice")}
     good.append({"name": "a machine that wants to be registered", **enrolment})
     good += [
-        {"name": "a subsystem", **one([b"sftp"], "alice", env=env, linger=0, subsystem=True)},
-        {"name": "a subsystem with a name of 64 bytes", **one([b"aA0._-+" + b"x" * 57], subsystem=True)},
+        {"name": "a subsystem", **one([b"sftp"], "alice", env=env, linger=0, service="subsystem")},
+        {"name": "a subsystem with a name of 64 bytes", **one([b"aA0._-+" + b"x" * 57], service="subsystem")},
+    ]
+    good += [
+        {"name": "a named service", **one([b"Report", b"daily", b"month=11", b""], "alice", env=env, service="service")},
+        {"name": "a named service, and the formats that are taken", **one([b"pg"], linger=5, service="service", formats=["json", "text"])},
+        {"name": "the names of services", **one([], service="services")},
+        {"name": "the names of services in a format", **one([], "alice", service="services", formats=["json"])},
     ]
     assert len(cbor2.dumps([b"x" * 2556])) == 2560
     head = ((1, "exec"), (2, "root"), (3, "alice"))
@@ -203,6 +209,8 @@ def request_json():
     later = ((6, fixed("digest")), (7, 5000))
     gui = ((1, "gui"), *head[1:], words)
     subsystem = ((1, "subsystem"), *head[1:])
+    named = ((1, "service"), *head[1:])
+    names = ((1, "services"), *head[1:])
     alice = ((1, "enrol"), (2, "alice"), (3, "alice"))
     shown = one([b"id"], display=w.Display("pc", 9003))
 
@@ -223,7 +231,10 @@ def request_json():
         {"name": "another user and a port of 0, which mean nothing to enrol",
          **{**enrolment, "user": "root", "request": cbor(alice[0], (2, "root"), alice[2], (9, 0), (11, 5), (12, b""))}},
         {"name": "keys of gui, which mean nothing to a subsystem",
-         **{**one([b"sftp"], subsystem=True), "request": cbor(*subsystem, (4, [b"sftp"]), (8, "pc"), (9, 0), (10, True), (12, 0))}},
+         **{**one([b"sftp"], service="subsystem"), "request": cbor(*subsystem, (4, [b"sftp"]), (8, "pc"), (9, 0), (10, True), (12, 0))}},
+        {"name": "keys of others, which mean nothing to the names of services",
+         **{**one([], service="services"), "request": cbor(*names, words, (5, pairs(1)), *later, (8, "pc"), (9, 0), (11, 5), (12, 0))}},
+        {"name": "formats, which mean nothing to exec", **{**one([b"id"]), "request": cbor(*head, words, (13, ["json"]))}},
         {"name": "1,024 variables", **{**one([b"id"]), "environment": pairs(1024), "request": cbor(*head, words, (5, pairs(1024)))}},
         {"name": "a long variable, and an empty one",
          **one([b"id"], env=[("N" * 255, b"v" * 3000), ("E", b"")])},
@@ -267,6 +278,13 @@ def request_json():
         *((f"a subsystem that is {name!a}", cbor(*subsystem, (4, [name]))) for name in
           (b"", b"-s", b"a b", b"/bin/sh", b"s\xc3\xa9", b"a\n", b"x" * 65)),
         ("a subsystem's name that is a text", cbor(*subsystem, (4, ["sftp"]))), ("Subsystem", cbor((1, "Subsystem"), *head[1:], (4, [b"sftp"]))),
+        ("a named service without a word", cbor(*named)), ("a named service of no word", cbor(*named, (4, []))),
+        ("a named service that follows", cbor(*named, *later)),
+        *((f"a named service that is {name!a}", cbor(*named, (4, [name]))) for name in
+          (b"", b"-s", b"a b", b"/bin/sh", b"s\xc3\xa9", b"a\n", b"x" * 65)),
+        ("17 formats", cbor(*named, (4, [b"pg"]), (13, ["f%d" % i for i in range(17)]))),
+        ("a format with a blank", cbor(*named, (4, [b"pg"]), (13, ["a b"]))), ("a format of bytes", cbor(*names, (13, [b"json"]))),
+        ("no format", cbor(*names, (13, []))), ("an empty format", cbor(*names, (13, [""]))), ("Services", cbor((1, "Services"), *head[1:])),
         ("a quiet time of a day and a second", cbor(*head, words, (11, 86401))), ("a quiet time that is negative", cbor(*head, words, (11, -1))),
         ("a quiet time of 2^32 - 2", cbor(*head, words, (11, 2**32 - 2))), ("a quiet time that is a text", cbor(*head, words, (11, "none"))),
         ("bytes behind", cbor(*head, words) + b"\0"), ("not a map", cbor2.dumps([b"id"])))}
