@@ -42,6 +42,8 @@ pub enum Cause {
     Command,
     /// It may not ask for this subsystem, or the settings have no program for it.
     Subsystem,
+    /// It may not use this named service, or there is none, or its backend is not available.
+    Service,
     /// The user does not exist, or could not be looked up in time.
     Account,
     /// PAM denied the login, or the user may not start that application.
@@ -58,7 +60,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the check of the documents.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Handshake,
         Self::Excluded,
         Self::UnknownMachine,
@@ -75,6 +77,7 @@ impl Cause {
         Self::User,
         Self::Command,
         Self::Subsystem,
+        Self::Service,
         Self::Account,
         Self::Login,
         Self::Pam,
@@ -102,6 +105,7 @@ impl Cause {
             Self::User => "user",
             Self::Command => "command",
             Self::Subsystem => "subsystem",
+            Self::Service => "service",
             Self::Account => "account",
             Self::Login => "login",
             Self::Pam => "pam",
@@ -131,6 +135,7 @@ impl Cause {
             | Self::User
             | Self::Command
             | Self::Subsystem
+            | Self::Service
             | Self::Account
             | Self::Pam
             | Self::Application
@@ -149,6 +154,7 @@ impl Cause {
                 | Self::User
                 | Self::Command
                 | Self::Subsystem
+                | Self::Service
                 | Self::Account
                 | Self::Application
                 | Self::Busy

@@ -46,6 +46,7 @@ mod independent;
 mod jump;
 mod leaks;
 mod life;
+mod named_services;
 mod processes;
 mod seed_walk;
 mod sftp;

@@ -14,6 +14,7 @@ use crate::config::machines::{self, Recorded};
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
 use crate::fault::Fault;
+use crate::protocol::hello::Suite;
 use crate::protocol::noise::{Keys, Responder};
 use crate::protocol::opening::{Credential, Hosts, Opening};
 use crate::protocol::prompt::Text;
@@ -51,6 +52,7 @@ pub struct AuthenticatedHost {
     request: Request,
     server_proof: [u8; 32],
     responder: Option<Responder>,
+    suite: Suite,
     machine: PublicKey,
     key: PublicKey,
     vouched: bool,
@@ -66,6 +68,11 @@ impl AuthenticatedHost {
     /// Returns the address that it connects from.
     pub const fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Returns the cipher of the connection.
+    pub const fn suite(&self) -> Suite {
+        self.suite
     }
 
     /// Returns its machine key.
@@ -223,6 +230,7 @@ pub fn authenticate_host(
         request,
         server_proof,
         responder: Some(opened.responder),
+        suite: opened.suite,
         machine,
         key: opened.machine,
         vouched: voucher.is_some(),

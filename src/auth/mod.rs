@@ -102,6 +102,7 @@ impl Greeted {
             payload: opened.payload,
             responder: opened.responder,
             nonce: self.nonce,
+            suite: self.suite,
         })
     }
 }
@@ -145,6 +146,7 @@ pub struct Opened {
     payload: Zeroizing<Vec<u8>>,
     responder: Responder,
     nonce: [u8; limits::NONCE],
+    suite: Suite,
 }
 
 fn message_2(

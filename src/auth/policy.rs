@@ -1,6 +1,8 @@
 //! Authorization: what an authenticated caller may do, as a pure function of its HOSTINFO entry and
 //! its request. Runs in the monitor. Must not read files or query the system.
 
+mod named;
+
 use std::net::IpAddr;
 
 use crate::auth::{AuthenticatedHost, AuthenticatedUser};
@@ -16,7 +18,12 @@ use crate::refusal::{Cause, Refusal};
 use crate::registry::{Id, Known, Machine};
 use crate::sys::account::Account;
 
-/// A granted request and its caller. Only [`grant`] and [`grant_application`] create one. A command
+pub use named::{
+    Connect, ConnectTo, GrantedService, ServiceCaller, ServiceContext, ServiceJob, grant_service,
+};
+
+/// A granted request and its caller. Only [`grant`], [`grant_application`] and [`grant_service`]
+/// create one. A command
 /// is granted only to an [`AuthenticatedHost`].
 pub struct Granted<S, W = AuthenticatedHost> {
     service: S,
@@ -102,7 +109,8 @@ impl Caller {
     }
 }
 
-/// The services `exec` and `subsystem`: the command, its user and its variables.
+/// The services `exec` and `subsystem`, and the program of a named service: the command, its user
+/// and its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     /// The user that it runs as.
@@ -111,6 +119,17 @@ pub struct Exec {
     pub form: Form,
     /// The variables that are passed on.
     pub environment: Vec<(String, Vec<u8>)>,
+    /// What a named service's program gets besides.
+    pub service: Option<ServiceJob>,
+}
+
+impl Exec {
+    /// Returns whether its user must be one who may log in. A service's own user may be locked.
+    pub fn is_users(&self) -> bool {
+        self.service
+            .as_ref()
+            .is_none_or(|service| service.is_callers)
+    }
 }
 
 /// How the words of a command are run.
@@ -292,7 +311,7 @@ pub fn grant(
     let is_subsystem = match request.service {
         Service::Exec => false,
         Service::Subsystem => true,
-        Service::Gui(_) | Service::Enrol => {
+        Service::Gui(_) | Service::Named(_) | Service::List(_) | Service::Enrol => {
             return Err(Refusal::new(Cause::Command, "the request has no command"));
         }
     };
@@ -313,6 +332,7 @@ pub fn grant(
             user,
             form,
             environment,
+            service: None,
         },
         to: authenticated,
     })

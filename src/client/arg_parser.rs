@@ -7,10 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::call::{Action, CONNECT_TIMEOUT, Call, ConnectTime, Family, OfSsh, Personality, Source};
+use super::call::{
+    Action, CONNECT_TIMEOUT, Call, CallKind, ConnectTime, Family, OfSsh, Personality, Source,
+};
 use super::flags::{Effect, Rule, Table};
 use super::help::{help, usage};
+use super::listen::Listen;
 use super::request;
+use super::service_url::ServiceUrl;
 use super::ssh_options::{self, OURS, Setting};
 use super::values::{self, Destination, Display};
 use crate::cli::{self, Fail, Given, ParsingStyle, dashed};
@@ -40,6 +44,8 @@ pub(super) struct ArgParser {
     keep_alive: Option<u32>,
     linger: Option<Linger>,
     subsystem: bool,
+    formats: Vec<String>,
+    listen: Option<Listen>,
     send_env: Vec<String>,
     set_env: Option<Vec<(String, String)>>,
     host_name: Option<String>,
@@ -135,7 +141,12 @@ impl ArgParser {
             Rule::PasswordFd => self.password_fd = Some(values::descriptor(value)?),
             Rule::Detach => self.detach = true,
             Rule::Name => self.name = Some(values::machine_name(value, "--name")?),
+            Rule::Json if personality == Personality::Services => {
+                self.formats = vec!["json".to_owned()];
+            }
             Rule::Json => self.json = true,
+            Rule::Listen => self.listen = Some(Listen::parse(value)?),
+            Rule::Format => self.formats = values::formats(value)?,
             Rule::Probe if personality == Personality::Ssh => self.shows_config = true,
             Rule::Probe => self.tell = Some(Action::Probe),
             Rule::Subsystem => self.subsystem = true,
@@ -233,7 +244,23 @@ impl ArgParser {
         if self.l_of_rsh && is_forwarding(host) {
             return Err(Fault::new("-L: there is no port forwarding"));
         }
-        let target = Destination::of_host(host, personality.is_remote_shell())?;
+        let (mut target, mut service) = (None, Vec::new());
+        let mut kind = match self.subsystem {
+            true => CallKind::Subsystem,
+            false => CallKind::Command,
+        };
+        if personality == Personality::Open {
+            let url = ServiceUrl::parse(host)?;
+            let name = url.name.into_bytes();
+            service = [name].into_iter().chain(url.args).collect();
+            (target, kind) = (Some(url.host), CallKind::Named);
+        } else if personality == Personality::Services {
+            kind = CallKind::List;
+        }
+        let target = match target {
+            Some(target) => target,
+            None => Destination::of_host(host, personality.is_remote_shell())?,
+        };
         let (at, host) = (target.user, target.host);
         let family = match (self.v4, self.v6) {
             (false, false) => self.set_family.flatten(),
@@ -255,6 +282,7 @@ impl ArgParser {
             (Personality::Gui, []) => {
                 format!("name an application: cos gui {host} APPLICATION [ARGUMENT]...")
             }
+            (Personality::Services, [_, ..]) => usage(personality).to_owned(),
             (Personality::Cos, []) => format!("no command given for {host}"),
             (Personality::Connect, _) if at.is_some() || words.len() > 1 => {
                 usage(personality).to_owned()
@@ -275,7 +303,11 @@ impl ArgParser {
         // No tool calls these subcommands as ssh.
         if matches!(
             personality,
-            Personality::Gui | Personality::Enrol | Personality::Connect
+            Personality::Gui
+                | Personality::Open
+                | Personality::Services
+                | Personality::Enrol
+                | Personality::Connect
         ) {
             if let Some(wrong) = self.of_ssh.unknown.first() {
                 return Err(Fault::new(wrong.clone()));
@@ -308,8 +340,13 @@ impl ArgParser {
                 .map_or(CONNECT_TIMEOUT, ConnectTime::Together),
             keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
             linger: self.linger,
-            words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
-            subsystem: self.subsystem,
+            words: service
+                .into_iter()
+                .chain(words.iter().map(|w| w.as_bytes().to_vec()))
+                .collect(),
+            kind,
+            listen: self.listen,
+            formats: self.formats,
             send_env: self.send_env,
             set_env: self.set_env.unwrap_or_default(),
             for_ssh: self.for_ssh,

@@ -92,6 +92,7 @@ fn parse_run(
             let call = Box::new(parser.call(personality, host, words)?);
             Ok(match (personality, shows_config) {
                 (Personality::Gui, _) => Action::Gui(call),
+                (Personality::Open, _) => Action::Open(call),
                 (Personality::Enrol, _) => Action::Enrol(call),
                 (Personality::Connect, _) => Action::Connect(call),
                 (Personality::Ssh, true) => Action::ShowConfig(call),

@@ -20,10 +20,7 @@ fn first_of_two_values_of_an_option_is_used() {
         let alone = call(&["ssh", &first, "hostb", "x"]);
         let both = call(&["ssh", &first, &second, "hostb", "x"]);
         assert_eq!(both.of_ssh, alone.of_ssh, "{second}");
-        assert_eq!(
-            (both.subsystem, both.no_input),
-            (alone.subsystem, alone.no_input)
-        );
+        assert_eq!((both.kind, both.no_input), (alone.kind, alone.no_input));
     }
 }
 

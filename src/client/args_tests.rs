@@ -219,7 +219,7 @@ fn borg_restic_and_open_mpi() {
         &["borg", "serve"],
     );
     let restic = call(&["cosrsh", "hostb", "-l", "jo", "-s", "sftp"]);
-    assert!(restic.subsystem);
+    assert_eq!(restic.kind, CallKind::Subsystem);
     is(
         &["cosrsh", "jo@hostb", "orted", "-mca", "ess", "env"],
         "hostb",

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::listen::Listen;
 use super::values::{Destination, Display};
 use crate::config::linger::Linger;
 use crate::config::name::UserName;
@@ -30,6 +31,8 @@ pub enum ConnectTime {
 pub enum Action {
     /// Run a command on a host.
     Run(Box<Call>),
+    /// Open a named service of a host.
+    Open(Box<Call>),
     /// Log in to a host and start an application there.
     Gui(Box<Call>),
     /// Register this machine at a host's inner door.
@@ -89,8 +92,12 @@ pub struct Call {
     /// The command's words, any bytes but NUL. They may be empty for rsh and ssh, and are empty at
     /// a registration.
     pub words: Vec<Vec<u8>>,
-    /// Whether the only word names a subsystem.
-    pub subsystem: bool,
+    /// What the words are.
+    pub kind: CallKind,
+    /// Where to listen for the connections to a named service, if given.
+    pub listen: Option<Listen>,
+    /// The formats to take for the result of a named service, the preferred one first.
+    pub formats: Vec<String>,
     /// Flags that mean nothing to us but something to ssh, in ssh's form.
     pub for_ssh: Vec<String>,
     /// Where to display an application, if given.
@@ -115,6 +122,19 @@ pub struct Call {
     pub jump_program: Option<String>,
     /// What ssh's flags ask for in addition.
     pub of_ssh: OfSsh,
+}
+
+/// What the words of a call are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// A command, or an application and its arguments.
+    Command,
+    /// The name of a subsystem, the only word.
+    Subsystem,
+    /// A named service and its arguments.
+    Named,
+    /// None: the names of services are asked for.
+    List,
 }
 
 /// The source of a connection, if given.
@@ -173,6 +193,10 @@ pub enum Personality {
     Ssh,
     /// `cos gui`.
     Gui,
+    /// `cos open`.
+    Open,
+    /// `cos services`.
+    Services,
     /// `cos enrol`.
     Enrol,
     /// `cos key`.
@@ -211,6 +235,8 @@ impl Personality {
             Self::Rsh => "cosrsh",
             Self::Ssh => "ssh",
             Self::Gui => "cos gui",
+            Self::Open => "cos open",
+            Self::Services => "cos services",
             Self::Enrol => "cos enrol",
             Self::Key => "cos key",
             Self::Connect => "cos connect",

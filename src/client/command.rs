@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
-use super::call::Call;
+use super::call::{Call, CallKind};
 use super::messages;
 use crate::fault::Fault;
 use crate::protocol::request::LOGIN_SHELL;
@@ -53,7 +53,7 @@ fn words(call: &Call) -> Result<Option<Vec<Vec<u8>>>, Fault> {
         let words = [program, "connect", &target.host, &port];
         return Ok(Some(words.map(|w| w.as_bytes().to_vec()).into()));
     }
-    if call.subsystem || !call.words.is_empty() {
+    if call.kind != CallKind::Command || !call.words.is_empty() {
         return Ok(None);
     }
     if asked.no_command {

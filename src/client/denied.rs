@@ -13,6 +13,12 @@ pub(super) fn denied(host: &str, reference: Reference) -> Fault {
     Fault::new(first_line(reference)).with_remedy(log_of(host, reference))
 }
 
+/// Returns the fault that a named service is not available to the caller. There may be none.
+pub(super) fn unavailable(host: &str, reference: Reference) -> Fault {
+    let words = format!("service unavailable (reference {})", reference.to_hex());
+    Fault::new(words).with_remedy(log_of(host, reference))
+}
+
 /// Returns the same fault with the client's own knowledge of the cause. The host tells nothing, so
 /// one text serves every cause.
 pub(super) fn denied_because(host: &str, reference: Reference, why: &str) -> Fault {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::call::{Call, Family};
+use super::call::{Call, CallKind, Family};
 use super::route::Route;
 use crate::config::hostinfo::Method;
 use crate::fault::Fault;
@@ -51,7 +51,7 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     }
     if ssh {
         words.extend(call.for_ssh.iter().map(OsString::from));
-        if call.subsystem {
+        if call.kind == CallKind::Subsystem {
             words.push("-s".into());
         }
     }

@@ -13,7 +13,8 @@ use super::denied::{denied_because, denied_without_prompt};
 use super::door::Door;
 use super::greet::{Answer, OurHello};
 use super::messages::{self, Reporter};
-use super::{outcome, pump, request, route};
+use super::pump::{self, StandardStreams};
+use super::{outcome, request, route};
 use crate::config::hostinfo::Method;
 use crate::config::keys;
 use crate::fault::Fault;
@@ -61,7 +62,11 @@ pub(super) fn enrol(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
             // Once accepted, the machine is registered. Print this before the session, which ends
             // at once and closes standard output.
             messages::tell(&words)?;
-            outcome(pump::carry(*accepted, true, &call.host)?, call, reporter)
+            let streams = StandardStreams {
+                no_input: true,
+                ..StandardStreams::default()
+            };
+            outcome(pump::carry(*accepted, streams, &call.host)?, call, reporter)
         }
         Answer::Denied(reference) => Err(match conversation.asked() {
             Some(by) => denied_because(&call.host, reference, refused(by)),

@@ -65,6 +65,10 @@ pub(super) enum Rule {
     PasswordFd,
     /// Leave the application running.
     Detach,
+    /// Where to listen for connections.
+    Listen,
+    /// The formats of a result.
+    Format,
     /// The name to register.
     Name,
     /// Print JSON.
@@ -140,35 +144,19 @@ const COMMAND: &[Flag] = &[
     PORT,
     NO_INPUT,
     VERBOSE,
-    of_ssh(
-        "-J HOST[,HOST]...",
-        Rule::Jump,
-        "connect through these hosts, each [USER@]HOST[:PORT]; they see only ciphertext",
-    ),
+    JUMP,
     OPTION,
-    of_ssh(
-        "-f",
-        Rule::Background,
-        "go to the background once the host has accepted; no standard input",
-    ),
+    BACKGROUND,
     flag(
         "-s",
         Rule::Subsystem,
         "COMMAND is the name of a subsystem there, such as sftp",
     ),
-    of_ssh(
-        "-E FILE",
-        Rule::Log,
-        "append this program's own messages to the file",
-    ),
+    LOG,
     V4,
     V6,
-    of_ssh("-b ADDRESS", Rule::Bind, "connect from this address"),
-    of_ssh(
-        "-B INTERFACE",
-        Rule::Interface,
-        "connect from this interface's address",
-    ),
+    BIND,
+    INTERFACE,
     of_ssh(
         "-G",
         Rule::Probe,
@@ -258,6 +246,77 @@ pub(super) const GUI: &[Flag] = &[
     VERSION,
 ];
 
+const JUMP: Flag = of_ssh(
+    "-J HOST[,HOST]...",
+    Rule::Jump,
+    "connect through these hosts, each [USER@]HOST[:PORT]; they see only ciphertext",
+);
+const BACKGROUND: Flag = of_ssh(
+    "-f",
+    Rule::Background,
+    "go to the background once the host has accepted; no standard input",
+);
+const LOG: Flag = of_ssh(
+    "-E FILE",
+    Rule::Log,
+    "append this program's own messages to the file",
+);
+const BIND: Flag = of_ssh("-b ADDRESS", Rule::Bind, "connect from this address");
+const INTERFACE: Flag = of_ssh(
+    "-B INTERFACE",
+    Rule::Interface,
+    "connect from this interface's address",
+);
+
+/// The flags around the URL of `cos open`.
+pub(super) const OPEN: &[Flag] = &[
+    flag(
+        "-l USER",
+        Rule::User,
+        "be this user there; also NAME://USER@HOST",
+    ),
+    PORT,
+    flag(
+        "-L [ADDRESS:]PORT",
+        Rule::Listen,
+        "listen here, at a loopback address or at unix:PATH, and open the service for each connection",
+    ),
+    BACKGROUND,
+    flag(
+        "--format NAME[,NAME]...",
+        Rule::Format,
+        "the formats to take for the result, the preferred one first",
+    ),
+    NO_INPUT,
+    VERBOSE,
+    JUMP,
+    OPTION,
+    LOG,
+    V4,
+    V6,
+    BIND,
+    INTERFACE,
+    HELP,
+    VERSION,
+];
+
+/// The flags around the host of `cos services`.
+pub(super) const SERVICES: &[Flag] = &[
+    flag("-l USER", Rule::User, "be this user there; also USER@HOST"),
+    PORT,
+    flag("--json", Rule::Json, "print a JSON array"),
+    VERBOSE,
+    JUMP,
+    OPTION,
+    LOG,
+    V4,
+    V6,
+    BIND,
+    INTERFACE,
+    HELP,
+    VERSION,
+];
+
 /// The flags around the host of `cos enrol`.
 pub(super) const ENROL: &[Flag] = &[
     flag(
@@ -301,6 +360,8 @@ pub(super) const fn of(personality: Personality) -> Table {
         Personality::Rsh => &[COMMAND, OF_SSH, L_OF_RSH],
         Personality::Ssh => &[COMMAND, OF_SSH, L_OF_SSH],
         Personality::Gui => &[GUI],
+        Personality::Open => &[OPEN],
+        Personality::Services => &[SERVICES],
         Personality::Enrol => &[ENROL],
         Personality::Key => &[KEY],
         Personality::Connect => &[CONNECT],

@@ -17,10 +17,11 @@ use super::dial::{Dialing, Times};
 use super::door::Door;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::messages::{self, Reporter};
+use super::pump::{self, StandardStreams};
 use super::route::{self, Places, Route};
 use super::signer::{self, LocalSigner};
 use super::values::Display;
-use super::{Own, enrol, outcome, pump, request};
+use super::{Own, enrol, outcome, request};
 use crate::config::hostinfo::Method;
 use crate::config::words::quoted;
 use crate::config::{cookie, keys};
@@ -65,11 +66,11 @@ pub(super) fn run_gui(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         by_password(call, &places, &route, &question, &mut asker, reporter)?
     };
     reporter.step(|| "accepted; the application is started".to_owned());
-    outcome(
-        pump::carry(accepted, call.no_input, &call.host)?,
-        call,
-        reporter,
-    )
+    let streams = StandardStreams {
+        no_input: call.no_input,
+        ..StandardStreams::default()
+    };
+    outcome(pump::carry(accepted, streams, &call.host)?, call, reporter)
 }
 
 /// Returns where to display the application: as the command line says, else where GUI_HOST and

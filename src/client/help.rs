@@ -9,12 +9,22 @@ const FLAG_WIDTH: usize = 22;
 const SUBCOMMAND_WIDTH: usize = 9;
 
 /// The subcommands of `cos`, each with its line in the overview.
-pub(super) const SUBCOMMANDS: [(&str, Personality, &str); 6] = [
+pub(super) const SUBCOMMANDS: [(&str, Personality, &str); 8] = [
     ("run", Personality::Cos, "run a command on another host"),
     (
         "gui",
         Personality::Gui,
         "log in to another host and start an application that displays here",
+    ),
+    (
+        "open",
+        Personality::Open,
+        "use a named service of another host",
+    ),
+    (
+        "services",
+        Personality::Services,
+        "list the named services of another host that you may use",
     ),
     (
         "enrol",
@@ -89,6 +99,31 @@ const fn texts(personality: Personality) -> Texts {
                 DENIED,
             ],
         },
+        Personality::Open => Texts {
+            usage: "usage: cos [-C DIR] [-v] open [FLAG]... NAME://[USER@]HOST[:PORT][/ARG]...[?ARG[&ARG]...] [ARG]...",
+            purpose: "Uses a named service of another host, with its input, output and errors here, and exits with\n\
+             its status. In the URL, %XX is a byte, and quotes around an argument are removed.\n",
+            more: &[
+                "\nKeys of -o, as in ssh:\n  \
+                 ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily, SendEnv,\n  \
+                 SetEnv, BatchMode, BindAddress, BindInterface, ProxyJump, StdinNull; not in ssh: Linger,\n  \
+                 JumpProgram\n",
+                SIGNALS,
+                UNAVAILABLE,
+            ],
+        },
+        Personality::Services => Texts {
+            usage: "usage: cos [-C DIR] [-v] services [FLAG]... [USER@]HOST [FLAG]...",
+            purpose: "Lists the named services of another host that the caller may use, one on each line. \"cos open\"\n\
+             uses one.\n",
+            more: &[
+                "\nKeys of -o, as in ssh:\n  \
+                 ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily, BatchMode,\n  \
+                 BindAddress, BindInterface, ProxyJump; not in ssh: JumpProgram\n",
+                STATUS,
+                UNAVAILABLE,
+            ],
+        },
         Personality::Enrol => Texts {
             usage: "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
             purpose: "Registers this machine at another host that allows only known machines. The host prompts\n\
@@ -149,6 +184,11 @@ const STATUS: &str = "\nExit status: 0; 255 if it failed, with the reason on sta
 
 /// Where to find the reason of a refusal.
 const DENIED: &str = "If a host denies access, it gives a reference: on that host, journalctl -t cosserver or\n\
+     /var/log/auth.log has the reason under it.\n";
+
+/// Where to find why a service is not available.
+const UNAVAILABLE: &str = "A service that there is not, one that the caller may not use and one that does not work are\n\
+     unavailable alike, with a reference: on that host, journalctl -t cosserver or\n\
      /var/log/auth.log has the reason under it.\n";
 
 /// Returns the whole help.

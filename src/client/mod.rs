@@ -44,12 +44,14 @@ pub mod inbox;
 mod io_error;
 pub mod jump;
 mod key;
+mod listen;
 pub mod messages;
 pub mod outbox;
 pub mod pump;
 mod reach;
 pub mod request;
 pub mod route;
+mod service_url;
 pub mod signals;
 pub mod signer;
 pub mod sink;
@@ -63,14 +65,14 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use auth_method::{AuthMethod, Credentials};
-use call::{Action, Call};
+use call::{Action, Call, CallKind};
 use conversation::Conversation;
-use denied::{denied, denied_because};
+use denied::{denied, denied_because, unavailable};
 use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
 use jump::Jump;
 use messages::Reporter;
-use pump::Ended;
+use pump::{Ended, StandardStreams};
 use reach::Reach;
 use route::{Places, Route};
 use signer::LocalSigner;
@@ -104,6 +106,7 @@ pub fn main() -> u8 {
     let argv: Vec<OsString> = env::args_os().collect();
     match args::parse(&argv) {
         Ok(Action::Run(call)) => run(&call, run_command),
+        Ok(Action::Open(call)) => run(&call, open),
         Ok(Action::Gui(call)) => run(&call, gui::run_gui),
         Ok(Action::Enrol(call)) => run(&call, enrol::enrol),
         Ok(Action::ShowKey(asked)) => match key::show(&asked) {
@@ -143,15 +146,36 @@ fn run(call: &Call, work: impl Fn(&Call, &Reporter) -> Result<u8, Fault>) -> u8 
     status
 }
 
+/// Opens a named service, and returns its exit status: once, or for each connection that is accepted
+/// here.
+fn open(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
+    let Some(at) = &call.listen else {
+        return run_command(call, reporter);
+    };
+    // Each connection's process has its own reasons to go to the background: none.
+    let one = Call {
+        background: false,
+        ..call.clone()
+    };
+    listen::listen(at, call, reporter, || run_command(&one, reporter))
+}
+
 /// Runs a command and returns the exit status.
 fn run_command(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::locate(call).map_err(|fault| about_the_folder(call, fault))?;
     if route.entry.method != Method::Cos {
         reporter.step(|| format!("{} is reached by {}", call.host, route.entry.method));
-        if call.subsystem && route.entry.method == Method::Rsh {
-            return Err(Fault::new(
-                "-s: it is reached by rsh, which has no subsystems",
-            ));
+        let method = route.entry.method;
+        match call.kind {
+            CallKind::Subsystem if method == Method::Rsh => {
+                let words = "-s: it is reached by rsh, which has no subsystems";
+                return Err(Fault::new(words));
+            }
+            CallKind::Named | CallKind::List => {
+                let words = format!("it is reached by {method}, which has no named services");
+                return Err(Fault::new(words));
+            }
+            CallKind::Command | CallKind::Subsystem => {}
         }
         return Err(elsewhere::become_program(call, &route));
     }
@@ -167,8 +191,11 @@ fn run_command(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         nix::unistd::daemon(true, true).map_err(|e| Fault::from(e).while_doing("-f"))?;
         Input::default().release();
     }
-    let no_input = call.no_input || call.background;
-    let ended = pump::carry(accepted, no_input, &call.host).map_err(|fault| {
+    let streams = StandardStreams {
+        no_input: call.no_input || call.background,
+        are_connection: call.listen.is_some(),
+    };
+    let ended = pump::carry(accepted, streams, &call.host).map_err(|fault| {
         let jumped = jump.as_mut().and_then(Jump::failure);
         jumped.unwrap_or(fault)
     })?;
@@ -282,7 +309,10 @@ fn connect(
     }
     Err(refused.map_or_else(
         || own.nothing_pinned(paths, route),
-        |reference| denied(&call.host, reference),
+        |reference| match call.kind {
+            CallKind::Named | CallKind::List => unavailable(&call.host, reference),
+            CallKind::Command | CallKind::Subsystem => denied(&call.host, reference),
+        },
     ))
 }
 

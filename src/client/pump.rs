@@ -83,12 +83,30 @@ struct Pump<'a> {
     host: &'a str,
 }
 
+/// What standard input and output are to a session.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StandardStreams {
+    /// Whether standard input is not read.
+    pub no_input: bool,
+    /// Whether both are one connection that nobody else has, whose directions end one by one.
+    pub are_connection: bool,
+}
+
 /// Carries an accepted connection to this host to its end.
 ///
 /// # Errors
 /// The connection failed, the server broke the protocol, or standard input or output failed.
-pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fault> {
-    let sinks = sinks(round_trip(accepted.socket.as_fd()));
+pub fn carry(accepted: Accepted, streams: StandardStreams, host: &str) -> Result<Ended, Fault> {
+    let no_input = streams.no_input;
+    let mut sinks = sinks(round_trip(accepted.socket.as_fd()));
+    if streams.are_connection {
+        sinks.iter_mut().for_each(Sink::own_connection);
+    }
+    // A signal ends one of many connections, and no command there.
+    let signals = match streams.are_connection {
+        true => Signals::none()?,
+        false => Signals::catch()?,
+    };
     let mut pump = Pump {
         socket: accepted.socket,
         inbox: accepted.inbox,
@@ -103,7 +121,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         unread: None,
         allowance: Allowance::default(),
         sinks,
-        signals: Signals::catch()?,
+        signals,
         receiver: SignalReceiver::default(),
         end: None,
         cut_off: false,

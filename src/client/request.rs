@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::unistd::{User, getuid};
 
 use super::auth_method::Question;
-use super::call::Call;
+use super::call::{Call, CallKind};
 use super::values::Display;
 use crate::config::hostinfo::Entry;
 use crate::config::linger::Linger;
@@ -19,7 +19,7 @@ use crate::protocol::limits::{
     COMMAND, COMMAND_IN_HELLO, GREETING_BODY, UNTIL_CLOSED, VARIABLES, VARIABLES_IN_HELLO,
 };
 use crate::protocol::name::is_service_name;
-use crate::protocol::request::{Command, Gui, Request, Service, encode_words, is_variable};
+use crate::protocol::request::{Command, Gui, Offer, Request, Service, encode_words, is_variable};
 use crate::protocol::rest;
 use crate::protocol::wanted::Environment;
 
@@ -31,8 +31,28 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = user(call, entry)?;
     let environment = environment(call)?;
-    if call.subsystem {
-        return compose_subsystem(call, user, caller_user, environment);
+    match call.kind {
+        CallKind::Command => {}
+        CallKind::Subsystem => {
+            check_subsystem(call)?;
+            let parts = (Service::Subsystem, user, caller_user, environment);
+            return compose_whole(call, parts);
+        }
+        CallKind::Named => {
+            let parts = (Service::Named(offer(call)), user, caller_user, environment);
+            return compose_whole(call, parts);
+        }
+        CallKind::List => {
+            let request = Request {
+                service: Service::List(offer(call)),
+                user,
+                caller_user,
+                command: Command::Words(Vec::new()),
+                environment: Vec::new(),
+                linger: None,
+            };
+            return question(request, None);
+        }
     }
     let longest = longest(&environment);
     // Encode the words separately first, to know which of the two is too long.
@@ -64,31 +84,44 @@ pub fn user(call: &Call, entry: &Entry) -> Result<String, Fault> {
     named.map_or_else(|| caller().map(|u| u.to_string()), |u| Ok(u.to_string()))
 }
 
-/// Composes the request for a subsystem, which the call's only word names.
-fn compose_subsystem(
-    call: &Call,
-    user: String,
-    caller_user: UserName,
-    environment: Environment,
-) -> Result<Question, Fault> {
+/// Returns what the host may choose from.
+fn offer(call: &Call) -> Offer {
+    Offer {
+        formats: call.formats.clone(),
+    }
+}
+
+/// Checks that the call's only word is the name of a subsystem.
+fn check_subsystem(call: &Call) -> Result<(), Fault> {
     match call.words.as_slice() {
-        [name] if is_service_name(name) => {}
+        [name] if is_service_name(name) => Ok(()),
         words => {
             let line = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
-            return Err(Fault::new(format!(
+            Err(Fault::new(format!(
                 "-s: {} is not the name of a subsystem, such as sftp",
                 quoted(&line)
-            )));
+            )))
         }
+    }
+}
+
+/// Composes a request of which no part may follow: for a subsystem or a named service.
+fn compose_whole(
+    call: &Call,
+    (service, user, caller_user, environment): (Service, String, UserName, Environment),
+) -> Result<Question, Fault> {
+    let words = encode_words(&call.words).ok();
+    if words.is_none_or(|words| words.len() > COMMAND_IN_HELLO) {
+        let words = format!("the arguments may have {COMMAND_IN_HELLO} bytes in all");
+        return Err(Fault::new(words).with_remedy("cos: send the rest on standard input"));
     }
     let longest = longest(&environment);
     let most = COMMAND_IN_HELLO.saturating_add(VARIABLES_IN_HELLO);
-    // No part of it may follow the request.
     let packed = rest::pack(call.words.clone(), environment).ok();
     let packed = packed.filter(|packed| packed.follows.is_none());
     let packed = packed.ok_or_else(|| too_long(longest, most))?;
     let request = Request {
-        service: Service::Subsystem,
+        service,
         user,
         caller_user,
         command: packed.command,

@@ -37,6 +37,14 @@ impl Signals {
         Caught::of(FORWARDED).map(Self)
     }
 
+    /// Catches none: each has its usual effect on this process.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn none() -> io::Result<Self> {
+        Caught::of([]).map(Self)
+    }
+
     /// Returns the next signal that has come, if there is one.
     ///
     /// # Errors

@@ -56,6 +56,11 @@ impl Sink {
         }
     }
 
+    /// Makes the end of standard output end that direction of its connection.
+    pub fn own_connection(&mut self) {
+        self.output.own_connection();
+    }
+
     /// Records data that has come. Returns whether it is to be written.
     ///
     /// # Errors

@@ -91,16 +91,19 @@ impl Setting {
             Self::Port(_) | Self::HostName(_) | Self::Batch(_) => {
                 !matches!(personality, Personality::Connect)
             }
-            Self::User(_)
-            | Self::SendEnv(_)
-            | Self::SetEnv(_)
-            | Self::Linger(_)
-            | Self::NoInput(_) => !matches!(personality, Personality::Connect | Personality::Enrol),
+            Self::User(_) => !matches!(personality, Personality::Connect | Personality::Enrol),
+            Self::SendEnv(_) | Self::SetEnv(_) | Self::Linger(_) | Self::NoInput(_) => !matches!(
+                personality,
+                Personality::Connect | Personality::Enrol | Personality::Services
+            ),
             Self::BindAddress(_)
             | Self::BindInterface(_)
             | Self::Jumps(_)
-            | Self::RemoteCommand(_)
-            | Self::JumpProgram(_)
+            | Self::JumpProgram(_) => !matches!(
+                personality,
+                Personality::Connect | Personality::Enrol | Personality::Gui
+            ),
+            Self::RemoteCommand(_)
             | Self::Background(_)
             | Self::Terminal(_)
             | Self::NoCommand
@@ -109,7 +112,11 @@ impl Setting {
             | Self::Forwarding(_)
             | Self::Refused(_) => !matches!(
                 personality,
-                Personality::Connect | Personality::Enrol | Personality::Gui
+                Personality::Connect
+                    | Personality::Enrol
+                    | Personality::Gui
+                    | Personality::Open
+                    | Personality::Services
             ),
         }
     }

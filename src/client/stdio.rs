@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{MsgFlags, Shutdown, recvmsg, sendmsg, shutdown};
 use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::sys::uio::{readv, writev};
 use nix::unistd::{dup2_stdin, dup2_stdout, isatty};
@@ -169,6 +169,7 @@ pub struct Output {
     stdout: io::Stdout,
     stderr: io::Stderr,
     mode: Option<StdioMode>,
+    is_connection: bool,
     backlog: Backlog,
 }
 
@@ -181,8 +182,14 @@ impl Output {
             stdout,
             stderr,
             mode: None,
+            is_connection: false,
             backlog: Backlog::new(),
         }
+    }
+
+    /// Notes that standard output is a connection that only this process has.
+    pub const fn own_connection(&mut self) {
+        self.is_connection = true;
     }
 
     /// Whether bytes wait for the reader.
@@ -288,6 +295,10 @@ impl Output {
         self.mode = Some(StdioMode::Plain);
         if self.which == Which::Err {
             return;
+        }
+        if self.is_connection {
+            // Standard input still holds it open.
+            let _ = shutdown(self.stdout.as_fd().as_raw_fd(), Shutdown::Write);
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         if let Ok(null) = open("/dev/null", flags, Mode::empty()) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::config::name::{HOST_MAX, UserName};
 use crate::config::words;
 use crate::fault::Fault;
+use crate::protocol::limits::FORMATS;
+use crate::protocol::name::is_service_name;
 use crate::sys::socket::KEEP_ALIVE_MOST;
 
 /// `--display`: GUI_HOST, if given, and GUI_PORT.
@@ -69,7 +71,7 @@ impl Destination {
     }
 
     /// Parses `[USER@]HOST[:PORT]`, with an IPv6 address in brackets.
-    fn parse(text: &str, whence: &str) -> Result<Self, Fault> {
+    pub(super) fn parse(text: &str, whence: &str) -> Result<Self, Fault> {
         let split = |text| {
             let (host, digits) = host_and_port(text);
             let port = digits.map(|digits| port(digits, whence)).transpose()?;
@@ -218,6 +220,20 @@ pub(super) fn descriptor(text: &str) -> Result<i32, Fault> {
             "--password-fd {text:?} is not a descriptor to read from"
         ))
     })
+}
+
+/// Parses the formats of a result.
+pub(super) fn formats(text: &str) -> Result<Vec<String>, Fault> {
+    let all: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let wrong = all.iter().find(|name| !is_service_name(name.as_bytes()));
+    if let Some(wrong) = wrong {
+        let wrong = words::quoted(wrong);
+        return Err(Fault::new(format!("--format: {wrong} is no format's name")));
+    }
+    if all.len() > FORMATS {
+        return Err(Fault::new(format!("--format: at most {FORMATS} formats")));
+    }
+    Ok(all)
 }
 
 pub(super) fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {

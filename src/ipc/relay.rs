@@ -24,6 +24,9 @@ pub struct Session {
     pub linger: u32,
     /// What the windows of all sessions together may promise beyond their initial size, bytes.
     pub windows: usize,
+    /// Whether the streams are a connection to a backend, which has no process: the session ends
+    /// when both directions have ended.
+    pub is_backend: bool,
 }
 
 /// Longest session message, bytes: the rest of an accepting record, which is no longer than a
@@ -33,7 +36,7 @@ pub const SESSION_MESSAGE: usize = 2 * crate::protocol::limits::GREETING_BODY;
 /// Descriptors that come with a session.
 pub const SESSION_DESCRIPTORS: usize = 5;
 
-message!(struct Session { answer: bytes, keys, linger, windows });
+message!(struct Session { answer: bytes, keys, linger, windows, is_backend });
 
 /// A message of the monitor to the thread of a session.
 #[derive(Debug, PartialEq, Eq)]
@@ -186,6 +189,7 @@ mod tests {
             keys,
             linger: 2000,
             windows: 64 << 20,
+            is_backend: true,
         };
         let back = Session::decode(&s.encode()).unwrap();
         assert_eq!((back.answer, back.linger), (s.answer, 2000));

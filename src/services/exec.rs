@@ -1,13 +1,17 @@
-//! The service `exec` (seed 000): a command in its own session and process group, with its three
-//! streams in pipes. Runs in the monitor.
+//! The service `exec` (seed 000), and the programs of named services (seed 003): a command in its own
+//! session and process group, with its three streams in pipes; that of an inetd service has one
+//! socket for its input and output. Runs in the monitor.
 
 use std::ffi::{CString, OsStr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::AtomicI32;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, pipe2};
 
 use crate::auth::policy::{Exec, Form, Granted};
@@ -28,6 +32,8 @@ pub struct Setting<'a> {
     pub becomes_user: bool,
     /// The resource limits that the daemon was started with.
     pub limits: Limits,
+    /// The client's address and port, which inetd's services get.
+    pub peer: Option<SocketAddr>,
     /// `SSH_CLIENT`, by which bash detects that it was started for a network peer, and reads
     /// `~/.bashrc`. Only the user's shell gets it, because no other program looks for that file.
     pub ssh_client: Option<String>,
@@ -65,10 +71,16 @@ pub fn start(
     starter: &mut Starter,
     leader: Option<&AtomicI32>,
 ) -> Result<Running, Refusal> {
-    let failed = |e: nix::errno::Errno| Refusal::new(Cause::System, e);
+    let failed = |e: Errno| Refusal::new(Cause::System, e);
     let program = program(granted, account, setting)?;
-    let (job_stdin, stdin) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    let (stdout, job_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let service = granted.service().service.as_ref();
+    let [(job_stdin, stdin), (job_stdout, stdout)] = if service.is_some_and(|s| s.is_inetd) {
+        connection().map_err(failed)?
+    } else {
+        let (job_stdin, stdin) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        let (stdout, job_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+        [(job_stdin, stdin), (job_stdout, stdout)]
+    };
     let (stderr, job_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let ends = Ends {
         are_its_own: true,
@@ -90,6 +102,19 @@ pub fn start(
         stdout,
         stderr,
     })
+}
+
+/// Returns a connection between a job and the relay: each end as input and as output, the job's
+/// first.
+fn connection() -> nix::Result<[(OwnedFd, OwnedFd); 2]> {
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+    let (job, ours) = socketpair(AddressFamily::Unix, kind, None, flags)?;
+    let copy = |fd: &OwnedFd| {
+        fd.try_clone()
+            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+    };
+    let (job_copy, copy) = (copy(&job)?, copy(&ours)?);
+    Ok([(job, ours), (job_copy, copy)])
 }
 
 fn program(
@@ -125,7 +150,10 @@ fn program(
         path,
         argv,
         environment: environment(granted, account, setting)?,
-        folder: string(account.home.as_os_str().as_bytes())?,
+        folder: match exec.service {
+            Some(_) => string(b"/")?,
+            None => string(account.home.as_os_str().as_bytes())?,
+        },
         mask: MASK,
         user: setting.becomes_user.then(|| Identity {
             uid: account.uid,
@@ -145,6 +173,11 @@ fn environment(
         Form::Shell(_) => setting.ssh_client.as_ref(),
         Form::Direct(_) => None,
     };
+    let service = granted.service().service.as_ref();
+    let of_service = service.map_or(&[][..], |service| service.variables.as_slice());
+    let of_service = of_service
+        .iter()
+        .map(|(name, value)| (*name, value.as_bytes()));
     let own: [(&str, &[u8]); 7] = [
         ("HOME", account.home.as_os_str().as_bytes()),
         ("USER", account.name.as_bytes()),
@@ -163,9 +196,26 @@ fn environment(
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_slice()));
     // Passed variables cannot override those that the daemon sets.
+    let own: Vec<(&str, &[u8])> = own.into_iter().chain(of_service).collect();
+    let peer = setting.peer.filter(|_| service.is_some_and(|s| s.is_inetd));
+    // As systemd and UCSPI set them.
+    let peer = peer.map(|peer| {
+        let (address, port) = (peer.ip().to_string(), peer.port().to_string());
+        [
+            ("REMOTE_ADDR", address.clone()),
+            ("REMOTE_PORT", port),
+            ("TCPREMOTEIP", address),
+        ]
+    });
+    let peer = peer.iter().flatten();
+    let own: Vec<(&str, &[u8])> = own
+        .into_iter()
+        .chain(peer.map(|(name, value)| (*name, value.as_bytes())))
+        .collect();
     let is_own = |name| name == "SSH_CLIENT" || own.iter().any(|(own, _)| *own == name);
     let passed = passed.filter(|(name, _)| !is_own(*name));
-    own.into_iter()
+    own.iter()
+        .copied()
         .chain(ssh_client.map(|value| ("SSH_CLIENT", value.as_bytes())))
         .chain(passed)
         .map(|(name, value)| string(&[name.as_bytes(), b"=", value].concat()))

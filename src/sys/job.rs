@@ -13,11 +13,14 @@ mod start;
 mod tests;
 
 use std::ffi::CString;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::AtomicI32;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage, UnixAddr};
 use nix::unistd::Pid;
 
 pub(super) use calls::is_user;
@@ -72,8 +75,60 @@ pub struct Ends<'a> {
     pub stderr: BorrowedFd<'a>,
 }
 
+/// A backend's address, as connect(2) takes it.
+pub struct BackendAddress(Vec<u8>);
+
+impl BackendAddress {
+    /// Returns the address of a Unix socket.
+    ///
+    /// # Errors
+    /// The path is too long (108 bytes on Linux).
+    pub fn unix(path: &Path) -> nix::Result<Self> {
+        Ok(Self::of(&UnixAddr::new(path)?))
+    }
+
+    /// Returns the address of a TCP port.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self::of(&SockaddrStorage::from(address))
+    }
+
+    fn of(address: &impl SockaddrLike) -> Self {
+        let length = usize::try_from(address.len()).unwrap_or(0);
+        // SAFETY: the address has that many bytes, and lives for the call.
+        let bytes = unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), length) };
+        Self(bytes.to_vec())
+    }
+}
+
 /// Everything that the child needs, so that it asks no other process.
-struct Plan {
+enum Plan {
+    /// It becomes a program.
+    Execute(Execution),
+    /// It connects a socket, and ends.
+    Connect(Connection),
+}
+
+impl Plan {
+    /// Returns the user that the child becomes, if another one.
+    const fn user(&self) -> Option<&Identity> {
+        match self {
+            Self::Execute(execution) => execution.program.user.as_ref(),
+            Self::Connect(connection) => connection.user.as_ref(),
+        }
+    }
+}
+
+/// A connection to be made by a user.
+struct Connection {
+    user: Option<Identity>,
+    /// The socket, above 2.
+    socket: RawFd,
+    to: BackendAddress,
+    parent: Pid,
+}
+
+/// A program to be executed.
+struct Execution {
     program: Program,
     /// Pointers to the program's strings, ended by a null pointer.
     argv: Vec<*const libc::c_char>,
@@ -103,7 +158,7 @@ impl Starter {
         limits: Limits,
         leader: Option<&AtomicI32>,
     ) -> nix::Result<Pid> {
-        let plan = Plan {
+        let plan = Plan::Execute(Execution {
             argv: pointers(&program.argv),
             environment: pointers(&program.environment),
             program,
@@ -115,8 +170,29 @@ impl Starter {
             gives_fds: ends.are_its_own,
             limits,
             parent: nix::unistd::getpid(),
-        };
+        });
         self.start(plan, leader)
+    }
+
+    /// Starts a child that becomes this user, connects the socket to this address, and exits with
+    /// the error's number, 0 if there is none. It may take as long as the backend takes. The kernel
+    /// records the child's user as the socket's peer.
+    ///
+    /// # Errors
+    /// The process could not be created.
+    pub fn connect(
+        &mut self,
+        user: Option<Identity>,
+        socket: BorrowedFd<'_>,
+        to: BackendAddress,
+    ) -> nix::Result<Pid> {
+        let plan = Plan::Connect(Connection {
+            user,
+            socket: socket.as_raw_fd(),
+            to,
+            parent: nix::unistd::getpid(),
+        });
+        self.start(plan, None)
     }
 }
 

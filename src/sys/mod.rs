@@ -8,6 +8,7 @@
 pub mod account;
 pub mod acl;
 pub mod client_exec;
+pub mod client_fork;
 pub mod client_signals;
 pub mod confine;
 pub mod deadline;
@@ -41,6 +42,7 @@ pub mod shadow;
 pub mod shortage;
 pub mod signals;
 pub mod socket;
+pub mod socket_owner;
 pub mod standby;
 pub mod terminal;
 pub mod unsent;

@@ -3,14 +3,16 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname,
-    getsockopt, listen, setsockopt, socket,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, getpeername,
+    getsockname, getsockopt, listen, setsockopt, socket,
 };
+use nix::sys::stat::{Mode, umask};
 
 /// Connections that may wait to be accepted; the kernel's own limit caps it.
 const BACKLOG: i32 = 4096;
@@ -37,6 +39,50 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(TcpListener::from(fd))
+}
+
+/// Returns a Unix socket, to be connected.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn unix_client() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Unix, SockType::Stream, flags, None)
+}
+
+/// Listens at the path of a Unix socket, for its owner alone. Removes an earlier file there. Only for a
+/// process with one thread.
+///
+/// # Errors
+/// The folder cannot be written, or the path is too long for a socket.
+pub fn unix_listener(path: &Path) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new(path)?;
+    let fd = unix_client()?;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    let before = umask(Mode::S_IRWXG | Mode::S_IRWXO | Mode::S_IXUSR);
+    let bound = bind(fd.as_raw_fd(), &address);
+    umask(before);
+    bound?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
+
+/// Returns a TCP socket for this kind of address, to be connected, with the options of
+/// [`prepare`].
+///
+/// # Errors
+/// No descriptors are left, or the system does not have this kind.
+pub fn tcp_client(to: SocketAddr) -> nix::Result<OwnedFd> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    Ok(fd)
 }
 
 /// The longest keep-alive interval that the system accepts, seconds.

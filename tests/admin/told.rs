@@ -361,6 +361,45 @@ fn check_and_list_report_subsystems() {
     }
 }
 
+/// Services that do not work, or that nobody may use.
+#[test]
+fn check_reports_named_services() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let socket = scratch.0.join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (socket, file) = (socket.display(), s.paths().settings());
+    let file = file.display();
+    let me = me();
+    let allow = "allow = [{ host = \"hosta\" }]";
+    let table = format!(
+        "[service.right]\nkind = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"x\"]\nas = \"{me}\"\n{allow}\n\
+         [service.gone]\nkind = \"inetd\"\ncommand = [\"/nowhere/x\"]\nas = \"no-such-user\"\n{allow}\n\
+         [service.socket]\nkind = \"forward\"\nto = \"unix:{socket}\"\n{allow}\n\
+         [service.closed]\nkind = \"forward\"\nto = \"tcp:192.0.2.1:1\"\n\
+         [service.nosocket]\nkind = \"forward\"\nto = \"unix:/nowhere/x\"\n{allow}\n\
+         [service.file]\nkind = \"forward\"\nto = \"unix:{file}\"\n{allow}\n"
+    );
+    fs::write(s.paths().settings(), table).unwrap();
+    let told = s.good(&["check"]);
+    let found: Vec<&str> = told.lines().filter(|l| l.contains("[service.")).collect();
+    let wanted = [
+        "note     [service.closed]: nobody may use it: it has no rule in allow".to_owned(),
+        "ok       [service.closed]: connects to tcp:192.0.2.1:1 as @caller".to_owned(),
+        format!("ok       [service.right]: runs /bin/sh -c x as {me}"),
+        format!("ok       [service.socket]: connects to unix:{socket} as @caller"),
+        format!("warning  [service.file]: to: {file} is not a socket"),
+        "warning  [service.gone]: as: there is no user no-such-user on this machine".to_owned(),
+        "warning  [service.gone]: command: /nowhere/x: No such file or directory (os error 2)"
+            .to_owned(),
+        "warning  [service.nosocket]: to: /nowhere/x: No such file or directory (os error 2)"
+            .to_owned(),
+    ];
+    let mut sorted = found.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, wanted, "{told}");
+}
+
 #[test]
 fn who_tells_an_ordinary_user_which_daemon_was_queried() {
     let scratch = Scratch::new();

@@ -216,6 +216,9 @@ impl Monitor {
                         sockets.signer.user_found(ground, names, which, record, now);
                         pipeline::user_found(parts, which, &found, now);
                     }
+                    NameEvent::Backend(which, found) => {
+                        pipeline::backend_found(parts, which, &found, now);
+                    }
                     NameEvent::Host(name, may_go_on) => {
                         parts.send_new_networks();
                         if may_go_on || parts.has_listed_caller() {
@@ -324,6 +327,10 @@ impl Monitor {
             let finished = parts.jobs.sessions_mut().job_ended(id, now);
             parts.session_ended(finished);
         }
+        parts.waiting_services.ended(&mut parts.ground);
+        for (connection, outcome) in parts.backends.ended(&mut parts.jobs) {
+            pipeline::backend_connected(parts, connection, outcome, now);
+        }
     }
 
     /// Closes what an excluded machine has here, after `cosadm` has excluded one. A standalone
@@ -416,6 +423,7 @@ impl Monitor {
             parts.inetd.as_ref().and_then(|inetd| inetd.deadline()),
             parts.names.deadline(),
             parts.connections.deadline(),
+            parts.backends.deadline(),
             parts.jobs.deadline(),
             parts.jobs.sessions().deadline(),
             parts.logins.deadline(),
@@ -449,6 +457,7 @@ impl Monitor {
         if is_due(parts.connections.deadline()) {
             pipeline::continue_overdue(parts, now);
         }
+        parts.backends.expire(now);
         if is_due(parts.jobs.sessions().deadline()) {
             for finished in parts.jobs.sessions_mut().advance_hung(now) {
                 parts.session_ended(Some(finished));
@@ -514,6 +523,7 @@ impl Monitor {
         // is not waited for.
         parts.names.finish(ground);
         parts.processes.finish();
+        parts.waiting_services.stop(&ground.paths.run);
         if let Some(inetd) = &mut parts.inetd {
             inetd.leave_slot();
         }

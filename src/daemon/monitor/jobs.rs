@@ -22,7 +22,7 @@ use crate::log::log;
 use crate::refusal::Refusal;
 use crate::services::exec::{self, Running, Setting};
 use crate::sys::account::Account;
-use crate::sys::job::Starter;
+use crate::sys::job::{BackendAddress, Ends, Identity, Program, Starter};
 use crate::sys::{process, socket};
 
 /// How long a session runs under inetd before its guard is started and its look-up process ended,
@@ -108,6 +108,7 @@ impl Jobs {
             path: &ground.settings.exec.path,
             becomes_user,
             limits: ground.inherited,
+            peer: socket::peer(client.as_fd()).ok(),
             ssh_client: (ground.settings.exec.ssh_client)
                 .then(|| socket::ssh_client(client.as_fd()))
                 .flatten(),
@@ -119,6 +120,39 @@ impl Jobs {
         // Runs `start` with an entry in the guard's table, so that the guard knows the job even if
         // this process is killed now.
         self.sessions.groups_mut().enter(start, Running::pid)
+    }
+
+    /// Starts the program of a service that belongs to no session.
+    ///
+    /// # Errors
+    /// Fails if the system starts no process.
+    pub(super) fn start_service(
+        &mut self,
+        ground: &Ground,
+        program: Program,
+        ends: Ends<'_>,
+    ) -> nix::Result<Pid> {
+        self.protection
+            .restore_score(&mut self.starter, Instant::now());
+        self.starter.job(program, ends, ground.inherited, None)
+    }
+
+    /// Starts a child that connects a socket to a backend as this user; `None`: the daemon's own.
+    ///
+    /// # Errors
+    /// Fails if the system starts no process.
+    pub(super) fn connect(
+        &mut self,
+        account: Option<&Account>,
+        socket: &OwnedFd,
+        to: BackendAddress,
+    ) -> nix::Result<Pid> {
+        let user = account.map(|account| Identity {
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.clone(),
+        });
+        self.starter.connect(user, socket.as_fd(), to)
     }
 
     /// Notes that a job has become a session: under inetd, its guard follows unless it is short.

@@ -12,6 +12,7 @@
 //! use. [`event_loop`] gives each event to its component, and routes what comes of it.
 
 mod accounts;
+mod backends;
 mod children;
 mod configuration;
 mod conversation;
@@ -46,6 +47,7 @@ mod sessions;
 mod sockets;
 mod start;
 mod startup_error;
+mod waiting_services;
 
 use crate::sys::process;
 

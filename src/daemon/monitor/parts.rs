@@ -7,6 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use super::backends::Backends;
 use super::ground::Ground;
 use super::inetd::{InetdConnection, SlotDecision};
 use super::jobs::{Jobs, SHORT};
@@ -19,6 +20,7 @@ use super::registry_client::RegistryClient;
 use super::registry_client::guesses::Guesses;
 use super::sessions::shares::{Holder, Shares};
 use super::sessions::{Finished, Leader, SessionInfo};
+use super::waiting_services::WaitingServices;
 use crate::fault::Fault;
 use crate::ipc::Channel;
 use crate::ipc::gate::{Complaint, Order, Question};
@@ -42,6 +44,10 @@ pub(super) struct Parts {
     /// The connections that are no session yet.
     pub(super) connections: Connections,
     pub(super) logins: Logins,
+    /// The connections to backends that are being made.
+    pub(super) backends: Backends,
+    /// The programs of inetd services that serve several connections.
+    pub(super) waiting_services: WaitingServices,
     /// The jobs, and the sessions that they belong to.
     pub(super) jobs: Jobs,
     /// Set when serving the one connection of inetd.

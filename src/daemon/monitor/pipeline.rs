@@ -10,7 +10,8 @@
 //!    answer registers the machine.
 //! 6. [`after_doors`] → `Known`: a user who logs in goes on in [`login`], a registration ends. The
 //!    rest of a long command is taken ([`take_command`]).
-//! 7. [`grant`]: the policy → `Granted`. The account is looked up.
+//! 7. [`grant`]: the policy → `Granted`. The account is looked up. For a named service ([`named`])
+//!    the caller's account is looked up first, which the service's lists may name.
 //! 8. [`start`](start::start): the job is started, the connection is accepted and handed over to
 //!    the relay.
 //! 9. The end: [`sessions`](super::sessions).
@@ -23,6 +24,7 @@
 //! `registry` decide the rest. Must not wait.
 
 pub(super) mod login;
+mod named;
 mod prompt;
 pub(super) mod refuse;
 pub(super) mod registration;
@@ -39,13 +41,13 @@ use super::look_ups::LookUp;
 use super::names::FoundUser;
 use super::parts::Parts;
 use super::preauth::{
-    Applicant, Arrival, AwaitsCommand, Pending, PendingAdmission, Preauth, Progress,
+    Applicant, Arrival, AwaitsAccount, AwaitsCommand, Pending, PendingAdmission, Preauth, Progress,
 };
 use super::registry_client::{Reply, TicketAnswer};
 use super::reject::Reject;
 use super::sessions::shares::Holder;
 use crate::auth::hash::{self, ProofContext};
-use crate::auth::policy;
+use crate::auth::policy::{self, Exec, Granted, ServiceCaller};
 use crate::auth::{
     self, AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, NotGreeted, Opened,
     PresentedCredential,
@@ -142,27 +144,76 @@ pub(super) fn user_found(
     found: &Result<Option<Box<UserRecord>>, String>,
     now: Instant,
 ) {
-    for (c, pending) in parts.connections.take_pending(which) {
+    for (c, awaits) in parts.connections.take_pending(which) {
         if !parts.processes.has_gate() {
             break;
         }
-        let host = pending.granted.authenticated();
+        let host = awaits.host();
         let (peer, holders) = (host.peer(), Holder::of(host));
-        let user = &pending.granted.service().user;
-        let outcome = match (found, parts.cannot_start_for(&holders)) {
+        let found = found.as_ref().map(Option::as_deref);
+        let outcome = match (awaits, parts.cannot_start_for(&holders)) {
             (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
-            (Ok(Some(record)), None) => start::start(parts, c, *pending, record, now),
-            (Ok(None), None) => {
-                let words = format!("there is no user {user}, or it was not found in time");
-                Err(Refusal::new(Cause::Account, words).of(peer).into())
+            (AwaitsAccount::Job(pending), None) => {
+                start_with_account(parts, c, *pending, found, peer, now)
             }
-            (Err(why), None) => {
-                let words = format!("user {user} cannot be used: {why}");
-                Err(Refusal::new(Cause::Account, words).of(peer).into())
+            (AwaitsAccount::Backend(pending), None) => {
+                named::connect_with_account(parts, c, *pending, found, now)
+            }
+            (AwaitsAccount::Caller(pending), None) => {
+                named::decide(parts, c, *pending, found.ok().flatten(), now)
             }
         };
         settle(parts, c, outcome, now);
     }
+}
+
+/// Handles the end of a look-up of a backend's host.
+pub(super) fn backend_found(
+    parts: &mut Parts,
+    which: LookUp,
+    found: &Result<Vec<IpAddr>, String>,
+    now: Instant,
+) {
+    let waits = parts.connections.take_address(which);
+    if let Some((c, waits)) = waits.filter(|_| parts.processes.has_gate()) {
+        let outcome = named::connect_to_host(parts, c, *waits, found, now);
+        settle(parts, c, outcome, now);
+    }
+}
+
+/// Handles the end of an attempt to connect to a backend.
+pub(super) fn backend_connected(
+    parts: &mut Parts,
+    c: Connection,
+    outcome: Result<OwnedFd, String>,
+    now: Instant,
+) {
+    let Some(pending) = parts.connections.take_backend(c) else {
+        // Its peer has left.
+        return;
+    };
+    if parts.processes.has_gate() {
+        let outcome = named::connected(parts, c, *pending, outcome, now);
+        settle(parts, c, outcome, now);
+    }
+}
+
+/// Starts a granted command with the account that was found.
+fn start_with_account(
+    parts: &mut Parts,
+    c: Connection,
+    pending: Pending<Granted<Exec>>,
+    found: Result<Option<&UserRecord>, &String>,
+    peer: IpAddr,
+    now: Instant,
+) -> Outcome {
+    let user = &pending.request.service().user;
+    let words = match found {
+        Ok(Some(record)) => return start::start(parts, c, pending, record, now),
+        Ok(None) => format!("there is no user {user}, or it was not found in time"),
+        Err(why) => format!("user {user} cannot be used: {why}"),
+    };
+    Err(Refusal::new(Cause::Account, words).of(peer).into())
 }
 
 /// Continues with the connections that waited for a name whose look-up has ended.
@@ -739,7 +790,12 @@ fn take_record(parts: &mut Parts, c: Connection, record: &[u8], now: Instant) ->
         }
         Some(Preauth::AwaitsCommand(admitted)) => take_command(parts, c, admitted, record, now),
         // It was on its way when its connection was refused.
-        Some(state @ (Preauth::Greeted(..) | Preauth::AwaitsAccount(..))) => Ok(Step::Wait(state)),
+        Some(
+            state @ (Preauth::Greeted(..)
+            | Preauth::AwaitsAccount(..)
+            | Preauth::AwaitsAddress(..)
+            | Preauth::AwaitsBackend(_)),
+        ) => Ok(Step::Wait(state)),
         None => Ok(Step::Done),
     }
 }
@@ -793,29 +849,59 @@ fn grant(
     now: Instant,
 ) -> Outcome {
     let peer = known.inner().peer();
-    let program = subsystem_of(parts, known.inner().request());
+    let request = known.inner().request();
+    let is_named = match request.service {
+        Service::Named(_) | Service::List(_) => true,
+        // A named service stands for the subsystem of its name.
+        Service::Subsystem => {
+            let services = &parts.ground.settings.service;
+            services.get(&request.command.shown()).is_some()
+        }
+        Service::Exec | Service::Gui(_) | Service::Enrol => false,
+    };
+    if is_named {
+        let pending = Pending {
+            request: ServiceCaller::new(known),
+            socket,
+            conversation,
+            welcome,
+        };
+        return named::begin(parts, c, pending, now);
+    }
+    let program = subsystem_of(parts, request);
     let granted = policy::grant(known, program, parts.names.serves());
     let granted = granted.map_err(|r| r.of(peer))?;
-    let busy = |why| Err(Refusal::new(Cause::Busy, why).of(peer).into());
     if let Some(why) = parts.cannot_start_for(&Holder::of(granted.authenticated())) {
-        return busy(why);
+        return Err(Refusal::new(Cause::Busy, why).of(peer).into());
     }
-    let user = granted.service().user.clone();
-    log!(parts.ground.log, Debug, "granted", connection = c, user);
     let pending = Pending {
-        granted,
+        request: granted,
         socket,
         conversation,
         welcome,
     };
+    await_account(parts, c, pending, now)
+}
+
+/// Starts a granted command once its user's account is known.
+fn await_account(
+    parts: &mut Parts,
+    c: Connection,
+    pending: Pending<Granted<Exec>>,
+    now: Instant,
+) -> Outcome {
+    let peer = pending.request.authenticated().peer();
+    let user = pending.request.service().user.clone();
+    log!(parts.ground.log, Debug, "granted", connection = c, user);
     // What was found a moment ago, else a look-up process is asked.
     match parts.names.find_user(&parts.ground, user.as_str(), now) {
         FoundUser::User(record) => start::start(parts, c, pending, &record, now),
         FoundUser::Looking(which) => {
             log!(parts.ground.log, Debug, "look-up", connection = c, user);
-            Ok(Step::Wait(Preauth::AwaitsAccount(which, Box::new(pending))))
+            let awaits = AwaitsAccount::Job(Box::new(pending));
+            Ok(Step::Wait(Preauth::AwaitsAccount(which, awaits)))
         }
-        FoundUser::Busy(why) => busy(why),
+        FoundUser::Busy(why) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
     }
 }
 

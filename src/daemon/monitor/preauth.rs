@@ -14,13 +14,14 @@ use super::conversation::Conversation;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
 use super::registry_client::{LookAhead, Ticket};
-use crate::auth::policy::{Exec, Granted};
+use crate::auth::policy::{Connect, Exec, Granted, ServiceCaller};
 use crate::auth::{AuthenticatedHost, AuthenticatedMachine, Greeted, LoginClaim, Opened};
 use crate::config::name::UserName;
 use crate::protocol::Malformed;
 use crate::protocol::noise::Keys;
 use crate::protocol::prompt::Text;
 use crate::registry::{Admitted, Id, Known, Machine, PromptFor};
+use crate::sys::account::UserRecord;
 
 pub(super) use connections::{Connections, Departure, RoomForPrompt};
 
@@ -33,8 +34,12 @@ pub(super) enum Preauth {
     AtDoor(Box<PendingAdmission>),
     /// It is admitted; the rest of a long command is coming.
     AwaitsCommand(Box<AwaitsCommand>),
-    /// The request is granted; the account is being looked up.
-    AwaitsAccount(LookUp, Box<Pending>),
+    /// An account is being looked up.
+    AwaitsAccount(LookUp, AwaitsAccount),
+    /// A named service is granted; the name of its backend's host is being looked up.
+    AwaitsAddress(LookUp, Box<AwaitsAddress>),
+    /// A named service is granted; its backend is being connected to.
+    AwaitsBackend(Box<Pending<Granted<Connect>>>),
     /// It asks for an application; PAM is working, or the user is prompted.
     LoggingIn(LoginId),
 }
@@ -49,14 +54,70 @@ pub(super) struct AwaitsCommand {
     pub(super) length: usize,
 }
 
-/// A granted request that waits for its account.
-pub(super) struct Pending {
-    pub(super) granted: Granted<Exec>,
+/// What waits for an account.
+pub(super) enum AwaitsAccount {
+    /// A granted command, for the user that it runs as.
+    Job(Box<Pending<Granted<Exec>>>),
+    /// A granted connection to a backend, for the user that it belongs to.
+    Backend(Box<Pending<Granted<Connect>>>),
+    /// A caller of named services, for the user that it is here, before the services' lists decide.
+    Caller(Box<Pending<ServiceCaller>>),
+}
+
+/// A granted connection to a backend, and the account that it belongs to.
+pub(super) type AwaitsAddress = (Pending<Granted<Connect>>, UserRecord);
+
+/// A request that both doors have admitted, and the connection that it came by.
+pub(super) struct Pending<R> {
+    /// The request, as far as it was decided on.
+    pub(super) request: R,
     pub(super) socket: OwnedFd,
     /// The conversation that goes on with the acceptance. `None`: it begins with that.
     pub(super) conversation: Option<Box<Conversation>>,
     /// What the client is shown on acceptance.
     pub(super) welcome: Vec<Text>,
+}
+
+impl<R> Pending<R> {
+    /// Returns the request, and the rest to go with the next state of it.
+    pub(super) fn split(self) -> (R, Pending<()>) {
+        let Self {
+            request,
+            socket,
+            conversation,
+            welcome,
+        } = self;
+        let rest = Pending {
+            request: (),
+            socket,
+            conversation,
+            welcome,
+        };
+        (request, rest)
+    }
+}
+
+impl Pending<()> {
+    /// Returns it with a request.
+    pub(super) fn with<R>(self, request: R) -> Pending<R> {
+        Pending {
+            request,
+            socket: self.socket,
+            conversation: self.conversation,
+            welcome: self.welcome,
+        }
+    }
+}
+
+impl AwaitsAccount {
+    /// Returns the authenticated host.
+    pub(super) fn host(&self) -> &AuthenticatedHost {
+        match self {
+            Self::Job(pending) => pending.request.authenticated(),
+            Self::Backend(pending) => pending.request.authenticated(),
+            Self::Caller(pending) => pending.request.host(),
+        }
+    }
 }
 
 impl Preauth {
@@ -77,8 +138,16 @@ impl Preauth {
                 let host = admitted.known.inner();
                 (host.machines(), host.peer())
             }
-            Self::AwaitsAccount(_, pending) => {
-                let host = pending.granted.authenticated();
+            Self::AwaitsAccount(_, awaits) => {
+                let host = awaits.host();
+                (host.machines(), host.peer())
+            }
+            Self::AwaitsAddress(_, waits) => {
+                let host = waits.0.request.authenticated();
+                (host.machines(), host.peer())
+            }
+            Self::AwaitsBackend(pending) => {
+                let host = pending.request.authenticated();
                 (host.machines(), host.peer())
             }
             Self::Greeted(..) | Self::LoggingIn(_) => return None,

@@ -68,15 +68,17 @@ pub(super) enum Leader {
     Ours(Pid),
     /// A child of a login worker, which reports its end and reaps it afterwards.
     Workers(Pid),
-    /// None: the application runs detached.
+    /// None: the application runs detached, or nothing runs.
     Detached,
+    /// None: the session is a connection to a backend.
+    Backend,
 }
 
 impl Leader {
     pub(super) const fn pid(self) -> Option<Pid> {
         match self {
             Self::Ours(pid) | Self::Workers(pid) => Some(pid),
-            Self::Detached => None,
+            Self::Detached | Self::Backend => None,
         }
     }
 }

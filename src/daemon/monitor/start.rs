@@ -13,6 +13,7 @@ use mio::{Interest, Poll};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
+use super::backends::Backends;
 use super::children::Child;
 use super::configuration::{can_log_in, settings};
 use super::event_loop::Monitor;
@@ -39,6 +40,7 @@ use super::sockets::LocalSockets;
 use super::startup_error::{
     print_error, print_startup_fault, stderr_is_the_peers, warn_of_line, warn_of_log, warn_of_user,
 };
+use super::waiting_services::WaitingServices;
 use super::{descriptor_limit, event_source, inetd, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
@@ -291,6 +293,8 @@ fn serve(
     let confined = sandbox_config.as_ref().map(|config| config.uid);
     let hosts = Hosts::load(&paths);
     let parts = Parts {
+        backends: Backends::default(),
+        waiting_services: WaitingServices::default(),
         ground: Ground {
             paths,
             settings,

@@ -69,6 +69,8 @@ pub(super) struct Serving {
     /// When the client's unacknowledged bytes were last checked.
     looked: Option<Instant>,
     window: Window,
+    /// Whether the session ends only when its input has ended, too.
+    is_backend: bool,
     /// `None`: outputs are read until they are closed.
     linger: Option<Duration>,
     end: Option<End>,
@@ -117,6 +119,7 @@ impl Serving {
             is_watched: false,
             looked: None,
             window,
+            is_backend: session.is_backend,
             linger: (session.linger != u32::MAX)
                 .then(|| Duration::from_millis(session.linger.into())),
             end: None,

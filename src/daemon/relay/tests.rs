@@ -61,6 +61,7 @@ impl Fixture {
             },
             linger: 1000,
             windows: 0,
+            is_backend: false,
         };
         let fds = [socket.into(), channel, stdin, stdout, stderr];
         let serving = Serving::new(&session, fds, &Arc::default()).unwrap();

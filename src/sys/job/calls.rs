@@ -239,6 +239,13 @@ mod direct {
         outcome.err().unwrap_or(Errno::UnknownErrno)
     }
 
+    /// connect(2).
+    pub(in crate::sys) fn connect(socket: RawFd, to: &[u8]) -> Result<(), Errno> {
+        let arguments = [word(socket), to.as_ptr() as usize, to.len(), 0, 0];
+        // SAFETY: the bytes live for the call.
+        unsafe { call(Sysno::connect, arguments) }.map(drop)
+    }
+
     /// Sets a signal's default action.
     pub(in crate::sys) fn default_action(signal: Signal) {
         // The kernel's sigaction: in any order of its fields, zeros mean SIG_DFL, no flag and an
@@ -448,6 +455,13 @@ mod library {
         // SAFETY: the caller guarantees it, and the string ends with NUL.
         unsafe { libc::execve(path.as_ptr(), argv, environment) };
         Errno::last()
+    }
+
+    /// connect(2).
+    pub(in crate::sys) fn connect(socket: RawFd, to: &[u8]) -> Result<(), Errno> {
+        let length = libc::socklen_t::try_from(to.len()).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the bytes live for the call.
+        Errno::result(unsafe { libc::connect(socket, to.as_ptr().cast(), length) }).map(drop)
     }
 
     /// Sets a signal's default action.

@@ -11,17 +11,41 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
 use super::calls;
-use super::{Identity, Plan};
+use super::{Connection, Execution, Identity, Plan};
 
 /// Becomes the program, or reports on its stderr why it cannot and exits: with 127 if the program
 /// is missing, with 126 if it may not be executed, as in a shell.
 pub(super) fn run(plan: &Plan) -> ! {
-    let errno = become_job(plan);
-    calls::exit(print_exec_error(&plan.program.path, errno))
+    match plan {
+        Plan::Execute(execution) => {
+            let errno = become_job(execution);
+            calls::exit(print_exec_error(&execution.program.path, errno))
+        }
+        Plan::Connect(connection) => {
+            let failed = connect(connection).err();
+            calls::exit(failed.map_or(0, |errno| errno as i32))
+        }
+    }
+}
+
+/// Connects the socket as the user. Keeps no other descriptor open meanwhile.
+fn connect(connection: &Connection) -> Result<(), Errno> {
+    default_actions();
+    calls::duplicate(connection.socket, 0)?;
+    close_from(1);
+    calls::new_session();
+    if let Some(user) = &connection.user {
+        // Else a firewall would take it for root's.
+        calls::own(0, user.uid, user.gid);
+        become_user(user)?;
+    }
+    die_with(connection.parent.as_raw());
+    calls::unblock();
+    calls::connect(0, &connection.to.0)
 }
 
 /// Becomes the program. Returns only if that failed.
-fn become_job(plan: &Plan) -> Errno {
+fn become_job(plan: &Execution) -> Errno {
     let program = &plan.program;
     default_actions();
     for (fd, number) in plan.fds.into_iter().zip(0..) {

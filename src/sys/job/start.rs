@@ -92,7 +92,7 @@ mod shared {
         ) -> nix::Result<Pid> {
             self.reclaim();
             let forks = std::mem::take(&mut self.forks);
-            if forks || plan.program.user.as_ref().is_some_and(opens_memory) {
+            if forks || plan.user().is_some_and(opens_memory) {
                 return fork(&plan, leader);
             }
             let stack = match self.spare.pop() {

@@ -321,6 +321,7 @@ fn accept(parts: &mut Parts, id: LoginId, started: Started, now: Instant) {
                     keys,
                     linger,
                     windows,
+                    is_backend: false,
                 },
             };
             parts.hand_over(handover, now)

@@ -159,7 +159,9 @@ pub(super) fn forget(parts: &mut Parts, c: Connection) {
         Some(Preauth::LoggingIn(id)) => abandon(parts, id),
         Some(Preauth::AtDoor(_)) => parts.registry.forget(c),
         // The look-up goes on, for others that wait for it and for later requests.
-        Some(Preauth::AwaitsAccount(..)) => {}
+        Some(
+            Preauth::AwaitsAccount(..) | Preauth::AwaitsAddress(..) | Preauth::AwaitsBackend(_),
+        ) => {}
         Some(Preauth::Greeted(..) | Preauth::AwaitsCommand(_)) | None => {}
     }
 }

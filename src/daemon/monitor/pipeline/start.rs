@@ -10,8 +10,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::step::{Outcome, Step};
-use crate::auth::AuthenticatedMachine;
-use crate::auth::policy::{self, Exec, Granted};
+use crate::auth::policy::{self, Connect, Exec, Granted};
+use crate::auth::{AuthenticatedHost, AuthenticatedMachine};
 use crate::config::hostinfo::Entry;
 use crate::config::linger::Linger;
 use crate::daemon::monitor::conversation::{self, Conversation};
@@ -38,21 +38,23 @@ use crate::sys::socket;
 pub(super) fn start(
     parts: &mut Parts,
     connection: Connection,
-    pending: Pending,
+    pending: Pending<Granted<Exec>>,
     record: &UserRecord,
     now: Instant,
 ) -> Outcome {
     let Pending {
-        mut granted,
+        request: mut granted,
         socket,
         conversation,
         welcome,
     } = pending;
     let account = &record.account;
     let peer = granted.authenticated().peer();
-    policy::check_account(granted.authenticated(), account).map_err(|r| r.of(peer))?;
+    if granted.service().service.is_none() {
+        policy::check_account(granted.authenticated(), account).map_err(|r| r.of(peer))?;
+    }
     // Locked or expired accounts, and nologin(5).
-    let usable = parts.names.check(record);
+    let usable = parts.names.check(record, granted.service().is_users());
     usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
     let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
     // The job first: it starts during the handshake's key agreement.
@@ -75,20 +77,12 @@ pub(super) fn start(
         keys,
         linger: linger(ground, Some(host.caller()), host.request()),
         windows: ground.windows(),
+        is_backend: false,
     };
     let id = jobs.sessions_mut().number();
     let handover = Handover {
         id,
-        info: SessionInfo {
-            host: host.caller().name.to_string(),
-            user: granted.service().user.to_string(),
-            peer,
-            caller: host.request().caller_user.to_string(),
-            service: host.request().service.name().to_owned(),
-            machines: host.machines(),
-            command: host.request().command.shown(),
-            holders: Holder::of(host),
-        },
+        info: info(host, granted.service().user.as_str()),
         leader: Leader::Ours(pid),
         streams: running.into_pipes(),
         socket,
@@ -108,6 +102,141 @@ pub(super) fn start(
     }
     parts.order(&Order::Forget(connection));
     Ok(Step::Done)
+}
+
+/// Accepts a connection whose session only has output, which is all there at once.
+pub(super) fn tell<S>(
+    parts: &mut Parts,
+    connection: Connection,
+    pending: Pending<Granted<S>>,
+    output: OwnedFd,
+    now: Instant,
+) -> Outcome {
+    let Pending {
+        request: mut granted,
+        socket,
+        conversation,
+        welcome,
+    } = pending;
+    let host = granted.authenticated_mut();
+    let peer = host.peer();
+    let failed = |e: Fault| Refusal::new(Cause::System, e).of(peer);
+    let channel = Channel::pair().map_err(failed)?;
+    let [stdin, _, stderr] = closed_pipes().map_err(failed)?;
+    let payload = host.acceptance(welcome)?;
+    let (answer, keys) = conversation::accept(conversation, &payload, |p| host.message_2(p))?;
+    let answer = socket::send_now(socket.as_fd(), answer);
+    let id = parts.jobs.sessions_mut().number();
+    let handover = Handover {
+        id,
+        info: info(host, ""),
+        leader: Leader::Detached,
+        streams: [stdin, output, stderr],
+        socket,
+        channel,
+        session: Session {
+            answer,
+            keys,
+            linger: 0,
+            windows: parts.ground.windows(),
+            is_backend: false,
+        },
+    };
+    let service = host.request().service.name();
+    let (name, caller) = (&host.caller().name, &host.request().caller_user);
+    log!(
+        parts.ground.log,
+        Info,
+        "exec",
+        session = id,
+        host = name,
+        peer,
+        caller,
+        service
+    );
+    match parts.hand_over(handover, now) {
+        Ok(()) => parts.end_without_process(id, now),
+        Err(e) => log!(parts.ground.log, Error, "fault", why = e),
+    }
+    parts.order(&Order::Forget(connection));
+    Ok(Step::Done)
+}
+
+/// Accepts a connection whose backend is connected at this socket.
+pub(super) fn connected(
+    parts: &mut Parts,
+    connection: Connection,
+    pending: Pending<Granted<Connect>>,
+    backend: OwnedFd,
+    now: Instant,
+) -> Outcome {
+    let Pending {
+        request: mut granted,
+        socket,
+        conversation,
+        welcome,
+    } = pending;
+    let name = granted.service().name.clone();
+    let user = granted.service().user.clone();
+    let host = granted.authenticated_mut();
+    let peer = host.peer();
+    let failed = |e: Fault| Refusal::new(Cause::System, e).of(peer);
+    let channel = Channel::pair().map_err(failed)?;
+    let [_, _, stderr] = closed_pipes().map_err(failed)?;
+    let copy = backend.try_clone().map_err(|e| failed(e.into()))?;
+    let payload = host.acceptance(welcome)?;
+    let (answer, keys) = conversation::accept(conversation, &payload, |p| host.message_2(p))?;
+    let answer = socket::send_now(socket.as_fd(), answer);
+    let id = parts.jobs.sessions_mut().number();
+    let handover = Handover {
+        id,
+        info: info(host, user.as_str()),
+        leader: Leader::Backend,
+        streams: [copy, backend, stderr],
+        socket,
+        channel,
+        session: Session {
+            answer,
+            keys,
+            // Until both directions have ended.
+            linger: u32::MAX,
+            windows: parts.ground.windows(),
+            is_backend: true,
+        },
+    };
+    log!(
+        parts.ground.log,
+        Info,
+        "exec",
+        session = id,
+        host = host.caller().name,
+        peer,
+        machine = Id::of(host.machine()),
+        user,
+        caller = host.request().caller_user,
+        service = host.request().service.name(),
+        command = name
+    );
+    match parts.hand_over(handover, now) {
+        Ok(()) => parts.end_without_process(id, now),
+        Err(e) => log!(parts.ground.log, Error, "fault", why = e),
+    }
+    parts.order(&Order::Forget(connection));
+    Ok(Step::Done)
+}
+
+/// Returns what is known of a host's session as this user.
+fn info(host: &AuthenticatedHost, user: &str) -> SessionInfo {
+    SessionInfo {
+        host: host.caller().name.to_string(),
+        user: user.to_owned(),
+        peer: host.peer(),
+        caller: host.request().caller_user.to_string(),
+        service: host.request().service.name().to_owned(),
+        machines: host.machines(),
+        command: host.request().command.shown(),
+        holders: Holder::of(host),
+    }
 }
 
 fn log_start(log: &mut Log, id: u64, granted: &Granted<Exec>, account: &Account) {
@@ -188,6 +317,7 @@ pub(super) fn accept_registration(
                 keys,
                 linger: 0,
                 windows,
+                is_backend: false,
             },
         };
         parts.hand_over(handover, now)

@@ -11,7 +11,8 @@ use super::super::logins::LoginId;
 use super::super::look_ups::LookUp;
 use super::super::registry_client::{LookAhead, Ticket};
 use super::awaited::Awaited;
-use super::{Pending, PendingAdmission, Preauth};
+use super::{AwaitsAccount, AwaitsAddress, Pending, PendingAdmission, Preauth};
+use crate::auth::policy::{Connect, Granted};
 use crate::config::name::HostName;
 use crate::daemon::sources::Source;
 use crate::ipc::gate::Connection;
@@ -116,22 +117,54 @@ impl Connections {
     pub(in super::super) fn take_pending(
         &mut self,
         which: LookUp,
-    ) -> Vec<(Connection, Box<Pending>)> {
+    ) -> Vec<(Connection, AwaitsAccount)> {
         let waits = |state: &Preauth| matches!(state, Preauth::AwaitsAccount(w, _) if *w == which);
         let all = self.all.iter().filter(|(_, state)| waits(state));
         let mut all: Vec<Connection> = all.map(|(c, _)| *c).collect();
         all.sort_unstable();
         let pending = |c| match self.all.remove(&c) {
-            Some(Preauth::AwaitsAccount(_, pending)) => Some((c, pending)),
+            Some(Preauth::AwaitsAccount(_, awaits)) => Some((c, awaits)),
             _ => None,
         };
         all.into_iter().filter_map(pending).collect()
     }
 
-    /// Whether a granted request waits for its account.
+    /// Removes the request that waits for this look-up of its backend's host.
+    pub(in super::super) fn take_address(
+        &mut self,
+        which: LookUp,
+    ) -> Option<(Connection, Box<AwaitsAddress>)> {
+        let waits = |s: &Preauth| matches!(s, Preauth::AwaitsAddress(w, _) if *w == which);
+        let c = *self.all.iter().find(|(_, state)| waits(state))?.0;
+        match self.all.remove(&c) {
+            Some(Preauth::AwaitsAddress(_, waits)) => Some((c, waits)),
+            _ => None,
+        }
+    }
+
+    /// Removes the request that waits for its backend on a connection, unless its peer has left.
+    pub(in super::super) fn take_backend(
+        &mut self,
+        c: Connection,
+    ) -> Option<Box<Pending<Granted<Connect>>>> {
+        match self.all.remove(&c) {
+            Some(Preauth::AwaitsBackend(pending)) => Some(pending),
+            other => {
+                self.all.extend(other.map(|state| (c, state)));
+                None
+            }
+        }
+    }
+
+    /// Whether a request waits for an account, or for its backend.
     pub(in super::super) fn has_pending(&self) -> bool {
         let mut all = self.all.values();
-        all.any(|state| matches!(state, Preauth::AwaitsAccount(..)))
+        all.any(|state| {
+            matches!(
+                state,
+                Preauth::AwaitsAccount(..) | Preauth::AwaitsAddress(..) | Preauth::AwaitsBackend(_)
+            )
+        })
     }
 
     /// Returns a login that is under way. Under inetd there is one at most.
@@ -160,7 +193,9 @@ impl Connections {
                 Preauth::AtDoor(_)
                 | Preauth::Greeted(..)
                 | Preauth::AwaitsCommand(_)
-                | Preauth::AwaitsAccount(..),
+                | Preauth::AwaitsAccount(..)
+                | Preauth::AwaitsAddress(..)
+                | Preauth::AwaitsBackend(_),
             ) => Departure::Ends,
         }
     }
@@ -230,6 +265,8 @@ impl Connections {
             Preauth::Greeted(..)
             | Preauth::AwaitsCommand(_)
             | Preauth::AwaitsAccount(..)
+            | Preauth::AwaitsAddress(..)
+            | Preauth::AwaitsBackend(_)
             | Preauth::LoggingIn(_) => None,
         });
         let prompted: Vec<_> = at_door.filter(|(_, v)| v.is_prompted()).collect();

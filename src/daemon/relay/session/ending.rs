@@ -19,6 +19,9 @@ impl Serving {
         let quiet = |s: Instant| self.linger.is_some_and(|linger| s.elapsed() >= linger);
         let quiet = self.quiet_since.is_some_and(quiet);
         let held = self.outputs.iter().any(|o| o.pipe.is_some());
+        if self.is_backend && self.stdin.is_some() {
+            return Ok(());
+        }
         if self.told || (held && !quiet) || !self.outgoing.is_empty() {
             return Ok(());
         }

@@ -6,12 +6,13 @@
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::sys::socket::Shutdown;
 
 use super::super::incoming::Said;
-use super::super::pipe::{reader_is_gone, widen};
+use super::super::pipe::{reader_is_gone, shut, widen};
 use super::{Serving, Stop};
 use crate::ipc::relay::{Part, RelayToMonitor};
-use crate::protocol::stream::{Message, Stream};
+use crate::protocol::stream::{End, Message, Stream};
 
 impl Serving {
     /// Reads the connection once, and does what the client asks.
@@ -32,6 +33,12 @@ impl Serving {
         }
         for said in outcome.said {
             match said {
+                // A connection to a backend has no process that takes it.
+                Said::Signal(s) if self.is_backend => {
+                    self.end = Some(End::Killed(s.byte()));
+                    self.close_input();
+                    self.outputs.iter_mut().for_each(|o| o.pipe = None);
+                }
                 Said::Signal(s) => {
                     // Signals that arrive faster than the monitor reads them are merged. After the
                     // command's end, a signal has no receiver.
@@ -48,7 +55,11 @@ impl Serving {
                         output.allowance.granted(bytes)?;
                     }
                 }
-                Said::Reset(stream) => self.output(stream).pipe = None,
+                Said::Reset(stream) => {
+                    if let Some(pipe) = self.output(stream).pipe.take() {
+                        shut(&pipe, Shutdown::Read);
+                    }
+                }
             }
         }
         if self.stdin.is_some() {
@@ -72,7 +83,7 @@ impl Serving {
         };
         let gone = match self.incoming.flush_backlog(stdin) {
             Ok(()) => reader_is_gone(stdin),
-            Err(Errno::EPIPE) => true,
+            Err(Errno::EPIPE | Errno::ECONNRESET) => true,
             // Closing the input here would tell the job that it has all of it.
             Err(e) => return Err(Stop::failed(Part::Input, e)),
         };
@@ -96,7 +107,9 @@ impl Serving {
 
     /// Closes the job's input: later input is discarded.
     pub(super) fn close_input(&mut self) {
-        self.stdin = None;
+        if let Some(stdin) = self.stdin.take() {
+            shut(&stdin, Shutdown::Write);
+        }
         self.incoming.forget_backlog();
         self.window.close();
     }

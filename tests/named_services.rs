@@ -1,0 +1,432 @@
+//! Named services: `cos open` and `cos services` against the real daemon. Who may use them, what
+//! runs, what a backend sees, and that an absent service looks like a forbidden one.
+
+use crate::daemon;
+use crate::program;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use daemon::{COS, Daemon, Lines, append, me, must, prepare, run};
+
+/// A program that tells what it was started with, then copies its input.
+const TELLING: &str = "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\n\
+    echo; pwd; id -un; env | grep ^COS_ | sort\necho complaint >&2\ncat\nexit 42\n";
+
+/// Starts a daemon with these services. In their text, `@P` is the telling program, `@D` the
+/// folder, `@me` the user that runs the tests.
+fn start(services: &str) -> Daemon {
+    let folder = prepare("[daemon]\nrefusal-interval = 1\n", "");
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path("telling");
+    program::script(&path, TELLING);
+    let services = services
+        .replace("@P", path.to_str().unwrap())
+        .replace("@D", folder.0.to_str().unwrap())
+        .replace("@me", &me());
+    append(&folder.path("S/cosserver.toml"), &services);
+    Daemon::start_in(folder, &[])
+}
+
+/// `cos -C A WORD -p PORT …`
+fn cos(d: &Daemon, subcommand: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(COS);
+    command.arg("-C").arg(d.client()).arg(subcommand);
+    command.args(["-p", &d.port.to_string()]).args(words);
+    command
+}
+
+fn open(d: &Daemon, words: &[&str]) -> Output {
+    run(&mut cos(d, "open", words))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Checks that the service is unavailable, and returns the log's reason.
+fn unavailable(d: &Daemon, words: &[&str]) -> String {
+    let out = open(d, words);
+    let said = text(&out.stderr);
+    assert_eq!(
+        (out.status.code(), out.stdout.len()),
+        (Some(255), 0),
+        "{out:?}"
+    );
+    let reference = said.strip_prefix("cos: hostb: service unavailable (reference ");
+    let reference = reference
+        .unwrap_or_else(|| panic!("{said}"))
+        .get(..16)
+        .unwrap();
+    d.log.wait(reference)
+}
+
+const UPTIME: &str = "[service.Report]\nkind = \"command\"\ncommand = [\"@P\", \"own\"]\n\
+    args = [\"daily month=*\", \"-v\"]\nas = \"@me\"\nallow = [ { host = \"hosta\" } ]\n";
+
+#[test]
+fn a_command_gets_its_own_words_and_those_that_args_allows() {
+    let d = start(UPTIME);
+    let out = open(&d, &["REPORT://hostb/daily?month=11"]);
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(42), "{out:?}\n{}", d.log_text());
+    assert_eq!(text(&out.stderr), "complaint\n");
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("[own][daily][month=11]"));
+    assert_eq!(lines.next(), Some("/"));
+    assert_eq!(lines.next(), Some(me().as_str()));
+    let variables: Vec<&str> = lines.collect();
+    let user = format!("COS_USER={}", me());
+    for expected in [
+        "COS_ARGS=daily&month=11",
+        "COS_HOST=hosta",
+        "COS_SERVICE=report",
+        &user,
+    ] {
+        assert!(variables.contains(&expected), "{expected}: {said}");
+    }
+    assert!(
+        said.contains("\nCOS_RIGHTS=host\n") && said.contains("\nCOS_MACHINE="),
+        "{said}"
+    );
+    assert_eq!(open(&d, &["report://hostb"]).status.code(), Some(42));
+    assert_eq!(
+        open(&d, &["report://hostb", "--", "-v"]).status.code(),
+        Some(42)
+    );
+    for wrong in [
+        "report://hostb/daily",
+        "report://hostb/-x",
+        "report://hostb/daily?month=..%2fx",
+    ] {
+        let why = unavailable(&d, &[wrong]);
+        assert!(why.contains("args does not allow"), "{why}");
+    }
+    d.log.wait("service=service command=\"report -v\"");
+}
+
+#[test]
+fn absent_forbidden_and_misspelt_services_are_unavailable_alike() {
+    let d = start(&format!(
+        "{UPTIME}[service.hidden]\nkind = \"command\"\ncommand = [\"@P\"]\nas = \"@me\"\n\
+         allow = [ {{ host = \"hosta\" }} ]\ndeny = [ {{ address = \"127.0.0.0/8\" }} ]\n\
+         [service.others]\nkind = \"command\"\ncommand = [\"@P\"]\nas = \"@me\"\n\
+         allow = [ {{ host = \"hostc\" }} ]\n[service.nobodys]\nkind = \"command\"\n\
+         command = [\"@P\"]\nas = \"@me\"\n"
+    ));
+    for (name, why) in [
+        ("hidden", "denies it: { address = "),
+        ("others", "allow does not list"),
+        ("nobodys", "allow does not list"),
+        ("reports", "there is no [service.reports]"),
+    ] {
+        let said = unavailable(&d, &[&format!("{name}://hostb")]);
+        assert!(
+            said.contains(why) && said.contains("cause=service"),
+            "{said}"
+        );
+    }
+    // Nobody learns what else there is.
+    assert_eq!(must(&mut cos(&d, "services", &["hostb"])), b"report\n");
+    assert_eq!(
+        must(&mut cos(&d, "services", &["--json", "hostb"])),
+        b"[\"report\"]\n"
+    );
+}
+
+/// A `hostinfo` line is no service, and neither are a subsystem and a command.
+#[test]
+fn nothing_becomes_a_service_by_its_name() {
+    let d = start("");
+    for name in ["hosta", "sftp", "exec", "true"] {
+        unavailable(&d, &[&format!("{name}://hostb")]);
+    }
+    assert_eq!(must(&mut cos(&d, "services", &["hostb"])), b"");
+}
+
+#[test]
+fn a_subsystem_is_the_service_of_its_name() {
+    let d = start(&UPTIME.replace("args = [\"daily month=*\", \"-v\"]\n", ""));
+    d.install_cosrsh();
+    let out = run(&mut d.cosrsh(&["-s", "hostb", "report"]));
+    assert_eq!(out.status.code(), Some(42), "{out:?}");
+    assert!(text(&out.stdout).starts_with("[own]\n"), "{out:?}");
+}
+
+#[test]
+fn inetd_gives_the_connection_as_both_descriptors() {
+    let d = start(
+        "[service.echo]\nkind = \"inetd\"\ncommand = [\"/bin/sh\", \"-c\", \"x=$(readlink /proc/$$/fd/0 \
+         /proc/$$/fd/1); echo \\\"$x\\\" >&2; exec cat\"]\nas = \"@me\"\nallow = [ { host = \"hosta\" } ]\n",
+    );
+    let mut child = cos(&d, "open", &["echo://hostb"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = vec![b'x'; 3_000_000];
+    let copy = sent.clone();
+    let writer = thread::spawn(move || stdin.write_all(&copy).unwrap());
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(
+        out.status.success() && out.stdout == sent,
+        "{:?}",
+        text(&out.stderr)
+    );
+    let ends: Vec<String> = text(&out.stderr).lines().map(str::to_owned).collect();
+    assert!(
+        ends[0].starts_with("socket:") && ends[0] == ends[1],
+        "{ends:?}"
+    );
+}
+
+#[test]
+fn inetd_tells_who_calls() {
+    let d = start(
+        "[service.who]\nkind = \"inetd\"\ncommand = [\"/usr/bin/env\"]\nas = \"@me\"\n\
+         allow = [ { host = \"hosta\" } ]\n",
+    );
+    let said = text(&must(&mut cos(&d, "open", &["-n", "who://hostb"])));
+    let value = |name: &str| {
+        let line = said
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{name}: {said}")).to_owned()
+    };
+    assert_eq!(value("REMOTE_ADDR"), "127.0.0.1");
+    assert_eq!(value("TCPREMOTEIP"), "127.0.0.1");
+    assert_ne!(value("REMOTE_PORT").parse::<u16>().unwrap(), 0);
+    assert_eq!(
+        (value("COS_HOST").as_str(), value("COS_SERVICE").as_str()),
+        ("hosta", "who")
+    );
+}
+
+/// A server that accepts from its descriptor 0 and answers with its process ID and what it got.
+const ACCEPTING: &str = "import os, socket
+s = socket.socket(fileno=0)
+while True:
+    c, _ = s.accept()
+    got = b''
+    while more := c.recv(4096):
+        got += more
+    c.sendall(b'%d %s' % (os.getpid(), got))
+    c.close()
+    if got == b'end':
+        break
+";
+
+#[test]
+fn inetd_with_wait_hands_all_connections_to_one_process() {
+    let d = start("");
+    fs::write(d.folder.path("server.py"), ACCEPTING).unwrap();
+    let service = format!(
+        "[service.one]\nkind = \"inetd\"\nwait = true\ncommand = [\"/usr/bin/python3\", \"{}\"]\n\
+         as = \"{}\"\nallow = [ {{ host = \"hosta\" }} ]\n",
+        d.folder.path("server.py").display(),
+        me()
+    );
+    append(&d.server().join("cosserver.toml"), &service);
+    d.signal(nix::sys::signal::Signal::SIGHUP);
+    d.log.wait("reloaded");
+    let talk = |input: &str| {
+        let out = with_input(cos(&d, "open", &["one://hostb"]), input.as_bytes());
+        assert!(out.status.success(), "{out:?}\n{}", d.log_text());
+        let said = text(&out.stdout);
+        let (pid, rest) = said.split_once(' ').unwrap();
+        assert_eq!(rest, input);
+        pid.to_owned()
+    };
+    let first = talk("a");
+    assert_eq!(talk("b"), first, "one process serves both");
+    assert_eq!(talk("end"), first);
+    d.log.wait("ended service=one status=0");
+    // It has ended: the next connection starts it again.
+    assert_ne!(talk("c"), first);
+}
+
+/// A backend that answers each connection with what it got, at its end, in upper case.
+fn upper(listener: UnixListener) {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).unwrap();
+                stream.write_all(&got.to_ascii_uppercase()).unwrap();
+            });
+        }
+    });
+}
+
+fn forward(name: &str, to: &str) -> String {
+    format!(
+        "[service.{name}]\nkind = \"forward\"\nto = \"{to}\"\nas = \"@me\"\n\
+         allow = [ {{ host = \"hosta\" }} ]\n"
+    )
+}
+
+fn with_input(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    out
+}
+
+#[test]
+fn forward_joins_the_streams_to_a_unix_socket() {
+    let d = start(&forward("up", "unix:@D/up"));
+    // It is not there yet: the service is unavailable, and the log says why.
+    let why = unavailable(&d, &["up://hostb"]);
+    assert!(why.contains("/up: No such file or directory"), "{why}");
+    upper(UnixListener::bind(d.folder.path("up")).unwrap());
+    let large = vec![b'a'; 5_000_000];
+    for input in [&b""[..], b"hello", &large] {
+        let out = with_input(cos(&d, "open", &["up://hostb"]), input);
+        assert!(out.status.success(), "{out:?}\n{}", d.log_text());
+        assert_eq!(out.stdout, input.to_ascii_uppercase());
+    }
+    d.log.wait("service=service command=up");
+    // What has no listener any more is refused in the same way.
+    fs::remove_file(d.folder.path("up")).unwrap();
+    drop(UnixListener::bind(d.folder.path("up")).unwrap());
+    let why = unavailable(&d, &["up://hostb"]);
+    assert!(why.contains("/up: Connection refused"), "{why}");
+}
+
+#[test]
+fn forward_joins_the_streams_to_a_tcp_port() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let d = start(&forward("tcp", &format!("tcp:127.0.0.1:{port}")));
+    let backend = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        stream.write_all(b"answer").unwrap();
+        got
+    });
+    let out = with_input(cos(&d, "open", &["tcp://hostb"]), b"question");
+    assert_eq!(text(&out.stdout), "answer", "{out:?}");
+    assert_eq!(backend.join().unwrap(), "question");
+    let why = unavailable(&d, &["tcp://hostb"]);
+    assert!(why.contains("Connection refused"), "{why}");
+}
+
+#[test]
+fn the_host_of_a_backend_is_looked_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let d = start(
+        &[
+            forward("named", &format!("tcp:localhost:{port}")),
+            forward("none", &format!("tcp:no-such-host.invalid:{port}")),
+        ]
+        .concat(),
+    );
+    let backend = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"answer").unwrap();
+    });
+    // If localhost is ::1 first, the next address is tried.
+    let out = with_input(cos(&d, "open", &["named://hostb"]), b"");
+    assert_eq!(text(&out.stdout), "answer", "{out:?}\n{}", d.log_text());
+    backend.join().unwrap();
+    let why = unavailable(&d, &["none://hostb"]);
+    assert!(why.contains("no-such-host.invalid: "), "{why}");
+}
+
+#[test]
+fn a_backend_that_does_not_answer_is_unavailable() {
+    // A queue of one connection, which is never accepted: a further one waits.
+    let folder = daemon::Folder::new();
+    let path = folder.path("full");
+    let listener = UnixListener::bind(&path).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    let d = start(&forward("full", &format!("unix:{}", path.display())));
+    let why = unavailable(&d, &["full://hostb"]);
+    assert!(why.contains("did not answer in time"), "{why}");
+}
+
+/// A client that listens, until it is dropped.
+struct Listening {
+    child: Child,
+    at: String,
+}
+
+impl Listening {
+    fn start(d: &Daemon, at: &str, url: &str) -> Self {
+        let mut child = cos(d, "open", &["-L", at, url])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Lines::collect(child.stderr.take().unwrap());
+        let line = lines.wait("cos: listening on ");
+        let at = line.rsplit(' ').next().unwrap().to_owned();
+        Self { child, at }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(128 + 15));
+    }
+}
+
+#[test]
+fn each_accepted_connection_opens_the_service() {
+    let d = start(&forward("up", "unix:@D/up"));
+    upper(UnixListener::bind(d.folder.path("up")).unwrap());
+    let listening = Listening::start(&d, "127.0.0.1:0", "up://hostb");
+    let talk = |input: &str| {
+        let mut stream = TcpStream::connect(&listening.at).unwrap();
+        stream.write_all(input.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        got
+    };
+    thread::scope(|scope| {
+        for n in 0..8 {
+            scope.spawn(move || {
+                let sent = format!("connection {n}").repeat(10_000);
+                assert_eq!(talk(&sent), sent.to_uppercase());
+            });
+        }
+    });
+    d.log.said_times("exec session=", 8);
+    let path = d.folder.path("here");
+    let unix = Listening::start(&d, &format!("unix:{}", path.display()), "up://hostb");
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"by a file").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut got = String::new();
+    stream.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "BY A FILE");
+    drop(unix);
+    assert!(!path.exists());
+}
