@@ -50,7 +50,7 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "admin",
-        "registry config cli tty ipc protocol sys log secret fault",
+        "auth registry config cli tty ipc protocol sys log secret fault",
     ),
 ];
 

@@ -139,6 +139,60 @@ fn absent_forbidden_and_misspelt_services_are_unavailable_alike() {
     );
 }
 
+#[test]
+fn explain_names_the_rule_that_decides() {
+    let d = start(
+        "[service.pg]\nkind = \"forward\"\nto = \"unix:/run/pg\"\nallow = [\n\
+         { group = \"dba\" },\n{ host = \"hosta\", time = \"Mon-Fri 07:00-19:00\" } ]\n\
+         deny = [ { address = \"192.0.2.0/24\" } ]\n",
+    );
+    let explain = |words: &[&str]| {
+        let mut command = Command::new(daemon::COSADM);
+        let out = run(command.arg("-C").arg(d.server()).arg("explain").args(words));
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let toml = fs::read_to_string(d.server().join("cosserver.toml")).unwrap();
+    let line = |part: &str| 1 + toml.lines().position(|l| l.contains(part)).unwrap();
+    let (host, dba, denied) = (line("Mon-Fri"), line("dba"), line("192.0.2.0/24"));
+    let said = explain(&["service=PG", "user=alice", "host=hosta", "time=Fri 18:59"]);
+    let rule = "{ host = \"hosta\", time = \"Mon-Fri 07:00-19:00\" }";
+    let words = format!("allowed by line {host}: {rule}\nas alice\n");
+    assert_eq!(said, (Some(0), words, String::new()));
+    let said = explain(&["service=pg", "host=hosta", "time=Fri 19:00"]);
+    let words = format!(
+        "denied: no rule of allow applies\n  line {dba}: group = \"dba\" does not hold\n  \
+         line {host}: time = \"Mon-Fri 07:00-19:00\" does not hold\n"
+    );
+    assert_eq!(said, (Some(1), words, String::new()));
+    let said = explain(&["service=pg", "group=dba", "address=192.0.2.7", "--json"]);
+    let words = format!(
+        "{{\"allowed\":false,\"line\":{denied},\"rule\":\"{{ address = \\\"192.0.2.0/24\\\" }}\"}}\n"
+    );
+    assert_eq!(said, (Some(1), words, String::new()));
+    let (status, _, told) = explain(&["service=pgg", "host=hosta"]);
+    assert_eq!(
+        (status, told.as_str()),
+        (
+            Some(1),
+            "cosadm: there is no [service.pgg]; did you mean \"pg\"?\n"
+        )
+    );
+    let (status, _, told) = explain(&["service=pg", "hots=hosta"]);
+    assert_eq!(status, Some(2));
+    assert!(
+        told.contains("unknown key \"hots\"; did you mean \"host\"?"),
+        "{told}"
+    );
+    // It decides as the daemon does.
+    let why = unavailable(&d, &["pg://hostb"]);
+    let now = explain(&["service=pg", "user=root", "host=hosta", "address=127.0.0.1"]);
+    assert_eq!(
+        now.0 == Some(1),
+        why.contains("allow does not list"),
+        "{now:?}: {why}"
+    );
+}
+
 /// A `hostinfo` line is no service, and neither are a subsystem and a command.
 #[test]
 fn nothing_becomes_a_service_by_its_name() {

@@ -97,6 +97,11 @@ impl Call {
         self.0.values(name).map(str::to_owned).collect()
     }
 
+    /// Returns all operands.
+    pub(super) fn operands(&self) -> &[String] {
+        &self.0.words
+    }
+
     /// Returns an operand; the table says how many there are.
     pub(super) fn operand(&self, number: usize) -> &str {
         self.optional(number).unwrap_or("")

@@ -72,7 +72,7 @@ fn version() -> Parsed {
 }
 
 /// Describes an error in the operands of a command, given those that the table lists. Operands in
-/// brackets are optional.
+/// brackets are optional, and one that ends with `...` may be given several times.
 fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     let mut given = given.iter();
     let missing: Vec<&str> = wanted
@@ -82,7 +82,7 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     if !missing.is_empty() {
         return Some(format!(" needs {}", missing.join(" ")));
     }
-    let extra = given.next()?;
+    let extra = given.next().filter(|_| !wanted.ends_with("..."))?;
     Some(if wanted.is_empty() {
         format!(": unexpected argument {extra:?}")
     } else {

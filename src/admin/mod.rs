@@ -7,7 +7,7 @@
 //!
 //! `call` has the types. `table` is the one table of subcommands and flags: `commands` parses the
 //! command line by it, and `help` writes all help texts from it. `init`, `invite`, `rotate`,
-//! `join`, `hosts`, `doors` and `check` implement the subcommands. `edit` changes the text of the
+//! `join`, `hosts`, `doors`, `explain` and `check` implement the subcommands. `edit` changes the text of the
 //! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the
 //! running daemon, and `out` writes the output.
 
@@ -18,6 +18,7 @@ mod check;
 mod commands;
 mod doors;
 mod edit;
+mod explain;
 mod help;
 mod hosts;
 mod init;

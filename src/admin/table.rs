@@ -6,7 +6,7 @@ mod doors;
 use super::call::{Command, command};
 use super::card_output::OUTPUT;
 use super::noted::Changes;
-use super::{check, hosts, init, invite, join, rotate, who};
+use super::{check, explain, hosts, init, invite, join, rotate, who};
 use crate::cli::{Flag, Times, flag};
 
 /// The flags that every command takes, before or after its words.
@@ -162,6 +162,19 @@ const COMMANDS: &[Command] = &[
     .more(
         "Its processes get SIGHUP, and SIGKILL after hup-to-kill. Exits with 1 if there is \
          no such session.",
+    ),
+    command(
+        "explain KEY=VALUE...",
+        &[JSON],
+        "say whether a caller may use a named service, and which rule decides",
+        explain::explain,
+    )
+    .more(
+        "The keys are service, which must be given, and those of a rule: user, group, host, \
+         machine, token (default host), address (default: that of the host), hardware, time \
+         (as in \"Mon 07:30\"; default now), suite and compression. A condition about what is \
+         not given does not hold; the groups of the user are looked up. Exits with 1 if it is \
+         denied.",
     ),
     command(
         "check",

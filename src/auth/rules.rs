@@ -20,20 +20,20 @@ pub struct Facts<'a> {
     pub groups: &'a [String],
     /// The calling host, if one has authenticated.
     pub host: Option<&'a HostName>,
-    /// The calling machine.
-    pub machine: MachineId,
+    /// The calling machine. The daemon knows this and all below; `cosadm explain` may not.
+    pub machine: Option<MachineId>,
     /// How the caller has authenticated.
     pub token: TokenKind,
     /// The address that the caller connects from.
-    pub address: IpAddr,
+    pub address: Option<IpAddr>,
     /// Its hardware address, if it is on the same link.
     pub hardware: Option<HardwareAddress>,
     /// The time on this host's clock.
     pub time: WeekTime,
     /// The cipher of the connection.
-    pub suite: Suite,
+    pub suite: Option<Suite>,
     /// The compression of the connection.
-    pub compression: Compression,
+    pub compression: Option<Compression>,
 }
 
 /// The decision, and the rule that made it.
@@ -65,6 +65,13 @@ pub fn decide<'a>(rules: &'a Rules, facts: &Facts<'_>) -> Verdict<'a> {
     allowed.map_or(Verdict::Unlisted, Verdict::Allowed)
 }
 
+/// Returns the conditions of a rule that do not hold.
+pub fn unmet<'a>(rule: &'a Rule, facts: &Facts<'_>) -> impl Iterator<Item = &'a Condition> {
+    rule.conditions()
+        .iter()
+        .filter(move |condition| !holds(condition, facts))
+}
+
 fn applies(rule: &Rule, facts: &Facts<'_>) -> bool {
     let mut conditions = rule.conditions().iter();
     conditions.all(|condition| holds(condition, facts))
@@ -76,13 +83,13 @@ fn holds(condition: &Condition, facts: &Facts<'_>) -> bool {
         Condition::User(user) => facts.user == Some(user.as_str()),
         Condition::Group(group) => facts.groups.iter().any(|name| name == group.as_str()),
         Condition::Host(host) => facts.host == Some(host),
-        Condition::Machine(id) => facts.machine == *id,
+        Condition::Machine(id) => facts.machine == Some(*id),
         Condition::Token(kind) => facts.token == *kind,
-        Condition::Address(network) => network.contains(facts.address),
+        Condition::Address(network) => facts.address.is_some_and(|own| network.contains(own)),
         Condition::Hardware(address) => facts.hardware == Some(*address),
         Condition::Time(times) => times.contains(facts.time),
-        Condition::Suite(suite) => facts.suite == *suite,
-        Condition::Compression(how) => facts.compression == *how,
+        Condition::Suite(suite) => facts.suite == Some(*suite),
+        Condition::Compression(how) => facts.compression == Some(*how),
     }
 }
 

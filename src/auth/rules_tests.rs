@@ -10,16 +10,16 @@ fn facts<'a>() -> Facts<'a> {
         user: Some("alice"),
         groups: &[],
         host: None,
-        machine: ID,
+        machine: Some(ID),
         token: TokenKind::User,
-        address: [192, 0, 2, 7].into(),
+        address: Some([192, 0, 2, 7].into()),
         hardware: None,
         time: WeekTime {
             day: 0,
             minute: 12 * 60,
         },
-        suite: Suite::AesGcm,
-        compression: Compression::None,
+        suite: Some(Suite::AesGcm),
+        compression: Some(Compression::None),
     }
 }
 
@@ -30,7 +30,7 @@ fn deny_comes_before_allow_and_nothing_is_allowed_that_no_rule_allows() {
          deny = [ { address = \"192.0.2.0/28\" } ]\n",
     );
     let rules = rules.unwrap();
-    let elsewhere = [198, 51, 100, 1].into();
+    let elsewhere = Some([198, 51, 100, 1].into());
     assert_eq!(decide(&rules, &facts()), Verdict::Denied(&rules.deny[0]));
     let mut caller = Facts {
         address: elsewhere,
@@ -52,8 +52,8 @@ fn all_conditions_of_a_rule_must_hold() {
         host: Some(&host),
         token: TokenKind::Host,
         hardware: Some([2, 0, 0x5e, 0x10, 0, 1]),
-        suite: Suite::ChaChaPoly,
-        compression: Compression::Lz4,
+        suite: Some(Suite::ChaChaPoly),
+        compression: Some(Compression::Lz4),
         ..facts()
     };
     let conditions = [
@@ -85,7 +85,7 @@ fn all_conditions_of_a_rule_must_hold() {
             ..caller
         },
         Facts {
-            machine: [0x12; 16],
+            machine: Some([0x12; 16]),
             ..caller
         },
         Facts {
@@ -93,7 +93,7 @@ fn all_conditions_of_a_rule_must_hold() {
             ..caller
         },
         Facts {
-            address: [192, 0, 2, 8].into(),
+            address: Some([192, 0, 2, 8].into()),
             ..caller
         },
         Facts {
@@ -105,11 +105,11 @@ fn all_conditions_of_a_rule_must_hold() {
             ..caller
         },
         Facts {
-            suite: Suite::AesGcm,
+            suite: Some(Suite::AesGcm),
             ..caller
         },
         Facts {
-            compression: Compression::None,
+            compression: Some(Compression::None),
             ..caller
         },
     ] {
@@ -187,16 +187,20 @@ fn no_deny_and_no_removed_allow_allows_more_and_order_means_nothing() {
             user: random.one(&[None, Some("alice"), Some("bob")]),
             groups: &groups,
             host,
-            machine: random.one(&[ID, [0; 16]]),
+            machine: random.one(&[None, Some(ID), Some([0; 16])]),
             token: random.one(&[TokenKind::Anonymous, TokenKind::User, TokenKind::Host]),
-            address: random.one(&[[192, 0, 2, 7].into(), "2001:db8::1".parse().unwrap()]),
+            address: random.one(&[
+                None,
+                Some([192, 0, 2, 7].into()),
+                Some("2001:db8::1".parse().unwrap()),
+            ]),
             hardware: None,
             time: WeekTime {
                 day: random.one(&[0, 3]),
                 minute: random.one(&[0, 9 * 60]),
             },
-            suite: random.one(&[Suite::AesGcm, Suite::ChaChaPoly]),
-            compression: random.one(&[Compression::None, Compression::Lz4]),
+            suite: random.one(&[Some(Suite::AesGcm), Some(Suite::ChaChaPoly)]),
+            compression: random.one(&[Some(Compression::None), Some(Compression::Lz4)]),
         };
         let is_allowed = decide(&rules, &caller).is_allowed();
         match is_allowed {

@@ -243,6 +243,13 @@ impl Rule {
     }
 }
 
+/// Returns the condition of this name and text, or what is wrong with the text. `None`: there is no
+/// such name.
+pub fn condition_of(name: &str, text: &str) -> Option<Result<Condition, String>> {
+    let known = KEYS.iter().find(|known| known.name == name)?;
+    Some((known.read)(text))
+}
+
 fn condition(
     key: &Spanned<std::borrow::Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,

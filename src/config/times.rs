@@ -19,6 +19,19 @@ pub struct WeekTime {
     pub minute: u16,
 }
 
+impl WeekTime {
+    /// Parses a day and a time, as in `Mon 07:30`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, time) = text.trim().split_once(' ')?;
+        let day = DAYS.iter().position(|day| day.eq_ignore_ascii_case(name))?;
+        let minute = time_of_day(time.trim_start()).filter(|minute| *minute < DAY)?;
+        Some(Self {
+            day: u8::try_from(day).ok()?,
+            minute,
+        })
+    }
+}
+
 /// Times of a week. A time that ends after midnight belongs to the day on which it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Times {

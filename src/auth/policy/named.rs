@@ -106,13 +106,13 @@ impl ServiceCaller {
             user: account.map(|account| account.name.as_str()),
             groups: groups.unwrap_or_default(),
             host: Some(&self.host.caller().name),
-            machine: Id::of(self.host.machine()).0,
+            machine: Some(Id::of(self.host.machine()).0),
             token: TokenKind::Host,
-            address: self.host.peer(),
+            address: Some(self.host.peer()),
             hardware: None,
             time: context.time,
-            suite: self.host.suite(),
-            compression: Compression::None,
+            suite: Some(self.host.suite()),
+            compression: Some(Compression::None),
         };
         rules::decide(&service.rules, &facts)
     }

@@ -112,54 +112,19 @@ pub(super) fn tell<S>(
     output: OwnedFd,
     now: Instant,
 ) -> Outcome {
-    let Pending {
-        request: mut granted,
-        socket,
-        conversation,
-        welcome,
-    } = pending;
-    let host = granted.authenticated_mut();
-    let peer = host.peer();
-    let failed = |e: Fault| Refusal::new(Cause::System, e).of(peer);
-    let channel = Channel::pair().map_err(failed)?;
-    let [stdin, _, stderr] = closed_pipes().map_err(failed)?;
-    let payload = host.acceptance(welcome)?;
-    let (answer, keys) = conversation::accept(conversation, &payload, |p| host.message_2(p))?;
-    let answer = socket::send_now(socket.as_fd(), answer);
-    let id = parts.jobs.sessions_mut().number();
-    let handover = Handover {
-        id,
-        info: info(host, ""),
-        leader: Leader::Detached,
-        streams: [stdin, output, stderr],
-        socket,
-        channel,
-        session: Session {
-            answer,
-            keys,
-            linger: 0,
-            windows: parts.ground.windows(),
-            is_backend: false,
-        },
-    };
-    let service = host.request().service.name();
-    let (name, caller) = (&host.caller().name, &host.request().caller_user);
-    log!(
-        parts.ground.log,
-        Info,
-        "exec",
-        session = id,
-        host = name,
-        peer,
-        caller,
-        service
-    );
-    match parts.hand_over(handover, now) {
-        Ok(()) => parts.end_without_process(id, now),
-        Err(e) => log!(parts.ground.log, Error, "fault", why = e),
-    }
-    parts.order(&Order::Forget(connection));
-    Ok(Step::Done)
+    let peer = pending.request.authenticated().peer();
+    let [stdin, _, stderr] = closed_pipes().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
+    let info = info(pending.request.authenticated(), "");
+    let streams = [stdin, output, stderr];
+    accept_without_job(
+        parts,
+        connection,
+        pending,
+        info,
+        streams,
+        Leader::Detached,
+        now,
+    )
 }
 
 /// Accepts a connection whose backend is connected at this socket.
@@ -170,53 +135,81 @@ pub(super) fn connected(
     backend: OwnedFd,
     now: Instant,
 ) -> Outcome {
+    let granted = &pending.request;
+    let host = granted.authenticated();
+    let peer = host.peer();
+    let failed = |e: Fault| Refusal::new(Cause::System, e).of(peer);
+    let [_, _, stderr] = closed_pipes().map_err(failed)?;
+    let copy = backend.try_clone().map_err(|e| failed(e.into()))?;
+    let info = SessionInfo {
+        command: granted.service().name.clone(),
+        ..info(host, granted.service().user.as_str())
+    };
+    let streams = [copy, backend, stderr];
+    accept_without_job(
+        parts,
+        connection,
+        pending,
+        info,
+        streams,
+        Leader::Backend,
+        now,
+    )
+}
+
+/// Accepts a connection whose session has these streams and no job.
+fn accept_without_job<S>(
+    parts: &mut Parts,
+    connection: Connection,
+    pending: Pending<Granted<S>>,
+    info: SessionInfo,
+    streams: [OwnedFd; 3],
+    leader: Leader,
+    now: Instant,
+) -> Outcome {
     let Pending {
         request: mut granted,
         socket,
         conversation,
         welcome,
     } = pending;
-    let name = granted.service().name.clone();
-    let user = granted.service().user.clone();
+    let is_backend = leader == Leader::Backend;
     let host = granted.authenticated_mut();
     let peer = host.peer();
-    let failed = |e: Fault| Refusal::new(Cause::System, e).of(peer);
-    let channel = Channel::pair().map_err(failed)?;
-    let [_, _, stderr] = closed_pipes().map_err(failed)?;
-    let copy = backend.try_clone().map_err(|e| failed(e.into()))?;
+    let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
     let payload = host.acceptance(welcome)?;
     let (answer, keys) = conversation::accept(conversation, &payload, |p| host.message_2(p))?;
     let answer = socket::send_now(socket.as_fd(), answer);
     let id = parts.jobs.sessions_mut().number();
-    let handover = Handover {
-        id,
-        info: info(host, user.as_str()),
-        leader: Leader::Backend,
-        streams: [copy, backend, stderr],
-        socket,
-        channel,
-        session: Session {
-            answer,
-            keys,
-            // Until both directions have ended.
-            linger: u32::MAX,
-            windows: parts.ground.windows(),
-            is_backend: true,
-        },
-    };
     log!(
         parts.ground.log,
         Info,
         "exec",
         session = id,
-        host = host.caller().name,
+        host = info.host,
         peer,
         machine = Id::of(host.machine()),
-        user,
-        caller = host.request().caller_user,
-        service = host.request().service.name(),
-        command = name
+        user = info.user,
+        caller = info.caller,
+        service = info.service,
+        command = info.command
     );
+    let handover = Handover {
+        id,
+        info,
+        leader,
+        streams,
+        socket,
+        channel,
+        session: Session {
+            answer,
+            keys,
+            // A backend's session lasts until both directions have ended.
+            linger: if is_backend { u32::MAX } else { 0 },
+            windows: parts.ground.windows(),
+            is_backend,
+        },
+    };
     match parts.hand_over(handover, now) {
         Ok(()) => parts.end_without_process(id, now),
         Err(e) => log!(parts.ground.log, Error, "fault", why = e),

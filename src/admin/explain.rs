@@ -1,0 +1,206 @@
+//! `cosadm explain`: whether a caller may use a named service, and which rule decides. Uses the
+//! daemon's own decision (`auth::rules`) on the facts of the command line. Must not change anything.
+
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::call::Call;
+use super::out::{Failure, Out};
+use crate::auth::rules::{self, Facts, Verdict};
+use crate::cli::json::Json;
+use crate::config::hostinfo::{Addresses, HostTable};
+use crate::config::name::{HostName, UserName};
+use crate::config::named_services::{NamedService, ServiceUser};
+use crate::config::paths::Paths;
+use crate::config::rules::{
+    Compression, Condition, HardwareAddress, KEYS, MachineId, TokenKind, condition_of,
+};
+use crate::config::settings::Settings;
+use crate::config::times::WeekTime;
+use crate::config::words::{did_you_mean, quoted};
+use crate::fault::Fault;
+use crate::protocol::hello::Suite;
+use crate::sys::account::UserRecord;
+use crate::sys::local_time;
+
+/// What the command line says of a caller.
+#[derive(Default)]
+struct Asked {
+    service: Option<String>,
+    user: Option<UserName>,
+    groups: Vec<String>,
+    host: Option<HostName>,
+    machine: Option<MachineId>,
+    token: Option<TokenKind>,
+    address: Option<IpAddr>,
+    hardware: Option<HardwareAddress>,
+    time: Option<WeekTime>,
+    suite: Option<Suite>,
+    compression: Option<Compression>,
+}
+
+/// Explains the decision on a caller. Exits with 1 if the service is denied.
+pub(super) fn explain(call: &Call, out: &Out) -> Result<(), Failure> {
+    let paths = call.paths()?;
+    let asked = Asked::parse(call.operands())?;
+    let settings = Settings::load(&paths.settings())?;
+    let services = &settings.service;
+    let name = asked.service.as_deref();
+    let name = name.ok_or_else(|| usage("name the service: service=NAME"))?;
+    let Some(service) = services.get(name) else {
+        let hint = did_you_mean(name, services.all().map(|(name, _)| name));
+        return Err(Fault::new(format!("there is no [service.{name}]{hint}")).into());
+    };
+    let groups = asked.groups(services.groups())?;
+    let listed = || listed(&paths, asked.host.as_ref()?);
+    let facts = Facts {
+        user: asked.user.as_ref().map(UserName::as_str),
+        groups: &groups,
+        host: asked.host.as_ref(),
+        machine: asked.machine,
+        token: asked.token.unwrap_or(TokenKind::Host),
+        address: asked.address.or_else(listed),
+        hardware: asked.hardware,
+        time: asked.time.map_or_else(now, Ok)?,
+        suite: asked.suite,
+        compression: asked.compression,
+    };
+    let verdict = rules::decide(&service.rules, &facts);
+    let text = match call.given("json") {
+        true => format!("{}\n", json(&verdict)),
+        false => words(service, verdict, &facts),
+    };
+    out.say(&text)?;
+    match verdict.is_allowed() {
+        true => Ok(()),
+        false => Err(Failure::Found),
+    }
+}
+
+fn usage(words: impl Into<String>) -> Failure {
+    Failure::Usage(format!("{}; see `cosadm explain --help`", words.into()))
+}
+
+impl Asked {
+    fn parse(operands: &[String]) -> Result<Self, Failure> {
+        let mut asked = Self::default();
+        for operand in operands {
+            let (key, value) = operand
+                .split_once('=')
+                .ok_or_else(|| usage(format!("{} is no KEY=VALUE", quoted(operand))))?;
+            let again = match key {
+                "service" => asked.service.replace(value.to_owned()).is_some(),
+                "time" => {
+                    let time = WeekTime::parse(value).ok_or_else(|| {
+                        let value = quoted(value);
+                        usage(format!("time: {value} is no moment, as in \"Mon 07:30\""))
+                    })?;
+                    asked.time.replace(time).is_some()
+                }
+                _ => {
+                    let keys = KEYS.iter().map(|key| key.name).chain(["service"]);
+                    let condition = condition_of(key, value).ok_or_else(|| {
+                        let hint = did_you_mean(key, keys);
+                        usage(format!("unknown key {}{hint}", quoted(key)))
+                    })?;
+                    asked.take(condition.map_err(|why| usage(format!("{key}: {why}")))?)?
+                }
+            };
+            if again {
+                return Err(usage(format!("{key} is given twice")));
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Takes a fact. Returns whether it was given before.
+    fn take(&mut self, fact: Condition) -> Result<bool, Failure> {
+        Ok(match fact {
+            Condition::User(user) => self.user.replace(user).is_some(),
+            Condition::Group(group) => {
+                self.groups.push(group.to_string());
+                false
+            }
+            Condition::Host(host) => self.host.replace(host).is_some(),
+            Condition::Machine(id) => self.machine.replace(id).is_some(),
+            Condition::Token(kind) => self.token.replace(kind).is_some(),
+            Condition::Address(network) => {
+                let address = network.single().map(|one| one.ip());
+                let address = address.ok_or_else(|| usage("address: a network is no address"))?;
+                self.address.replace(address).is_some()
+            }
+            Condition::Hardware(address) => self.hardware.replace(address).is_some(),
+            Condition::Suite(suite) => self.suite.replace(suite).is_some(),
+            Condition::Compression(how) => self.compression.replace(how).is_some(),
+            // Its key is taken before.
+            Condition::Time(_) => true,
+        })
+    }
+
+    /// Returns the groups that are given, else those of these that the user is in.
+    fn groups(&self, named: &[String]) -> Result<Vec<String>, Failure> {
+        let Some(user) = self.user.as_ref().filter(|_| self.groups.is_empty()) else {
+            return Ok(self.groups.clone());
+        };
+        let found = UserRecord::look_up(user.as_str()).map_err(Fault::new)?;
+        let found = found.map(|record| record.in_groups(named.to_vec()).named_groups);
+        Ok(found.unwrap_or_default())
+    }
+}
+
+/// Returns the address that the host table lists for a host, if it is one alone.
+fn listed(paths: &Paths, host: &HostName) -> Option<IpAddr> {
+    let table = HostTable::load(paths).ok()?;
+    match &table.get(host)?.addresses {
+        Addresses::Listed(networks) => match networks.as_slice() {
+            [one] => one.single().map(|one| one.ip()),
+            _ => None,
+        },
+        Addresses::ByName => None,
+    }
+}
+
+/// Returns the decision in words: what decides, or why no rule does.
+fn words(service: &NamedService, verdict: Verdict<'_>, facts: &Facts<'_>) -> String {
+    let mut text = match verdict {
+        Verdict::Allowed(rule) => format!("allowed by line {}: {rule}\n", rule.line()),
+        Verdict::Denied(rule) => format!("denied by line {}: {rule}\n", rule.line()),
+        Verdict::Unlisted => "denied: no rule of allow applies\n".to_owned(),
+    };
+    if verdict.is_allowed() {
+        let user = match (&service.runs_as, facts.user) {
+            (ServiceUser::User(user), _) => user.to_string(),
+            (ServiceUser::Caller, Some(user)) => user.to_owned(),
+            (ServiceUser::Caller, None) => "the caller, who must be a user here".to_owned(),
+        };
+        text.push_str(&format!("as {user}\n"));
+    }
+    if verdict == Verdict::Unlisted {
+        for rule in &service.rules.allow {
+            let unmet: Vec<String> = rules::unmet(rule, facts).map(ToString::to_string).collect();
+            let (line, unmet) = (rule.line(), unmet.join(", "));
+            text.push_str(&format!("  line {line}: {unmet} does not hold\n"));
+        }
+    }
+    text
+}
+
+fn json(verdict: &Verdict<'_>) -> Json {
+    let rule = match verdict {
+        Verdict::Allowed(rule) | Verdict::Denied(rule) => Some(*rule),
+        Verdict::Unlisted => None,
+    };
+    Json::Object(vec![
+        ("allowed", Json::Bool(verdict.is_allowed())),
+        ("line", rule.map(|rule| Json::count(rule.line())).into()),
+        ("rule", Json::maybe(rule)),
+    ])
+}
+
+fn now() -> Result<WeekTime, Failure> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = since.ok().and_then(|now| i64::try_from(now.as_secs()).ok());
+    let time = seconds.and_then(local_time::at);
+    let (day, minute) = time.ok_or_else(|| Fault::new("this host's clock has no time"))?;
+    Ok(WeekTime { day, minute })
+}
