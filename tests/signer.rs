@@ -7,6 +7,8 @@ use crate::daemon;
 mod crowd;
 #[path = "signer/descriptors.rs"]
 mod descriptors;
+#[path = "signer/services.rs"]
+mod services;
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
