@@ -111,6 +111,21 @@ fn a_command_gets_its_own_words_and_those_that_args_allows() {
 }
 
 #[test]
+fn the_result_has_the_first_format_that_the_caller_takes() {
+    let d = start(&UPTIME.replace("as = ", "formats = [\"text\", \"json\"]\nas = "));
+    let format = |words: &[&str]| {
+        let said = text(&open(&d, words).stdout);
+        said.lines()
+            .find_map(|l| Some(l.strip_prefix("COS_FORMAT=")?.to_owned()))
+    };
+    assert_eq!(format(&["report://hostb"]).as_deref(), Some("text"));
+    let json = format(&["--format", "xml,json,text", "report://hostb"]);
+    assert_eq!(json.as_deref(), Some("json"));
+    let why = unavailable(&d, &["--format", "xml", "report://hostb"]);
+    assert!(why.contains("formats has none of xml"), "{why}");
+}
+
+#[test]
 fn absent_forbidden_and_misspelt_services_are_unavailable_alike() {
     let d = start(&format!(
         "{UPTIME}[service.hidden]\nkind = \"command\"\ncommand = [\"@P\"]\nas = \"@me\"\n\

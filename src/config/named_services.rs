@@ -15,6 +15,8 @@ use super::rules::{Condition, Rules, read_list};
 use super::tables::{Family, Member, Mistake, command, must_be, name_of, one_of, texts};
 use super::words::{did_you_mean, port, quoted};
 use crate::fault::Fault;
+use crate::protocol::limits::FORMATS;
+use crate::protocol::name::is_service_name;
 use crate::sys::account::NAMED_GROUPS;
 
 /// The longest path of a Unix socket, in bytes (unix(7): 108 with its NUL).
@@ -83,6 +85,12 @@ pub const KEYS: &[Key] = &[
         meaning: "The arguments that a caller may add: what one of the patterns allows.",
     },
     Key {
+        name: "formats",
+        kinds: &[KindName::Command, KindName::Inetd],
+        bounds: "a list of at most 16 names; default []: it has one format, without a name",
+        meaning: "The formats of its result. COS_FORMAT tells it which one the caller takes.",
+    },
+    Key {
         name: "to",
         kinds: &[KindName::Forward],
         bounds: "\"unix:/PATH\" or \"tcp:HOST:PORT\"; it must be given",
@@ -128,6 +136,8 @@ pub struct NamedService {
     pub kind: Kind,
     /// The user that its program, or the connection to its backend, belongs to.
     pub runs_as: ServiceUser,
+    /// The formats of its result, the usual one first; empty: one without a name.
+    pub formats: Vec<String>,
     /// Who may use it.
     pub rules: Rules,
 }
@@ -361,6 +371,7 @@ struct Draft {
     to: Option<Backend>,
     wait: bool,
     runs_as: Option<ServiceUser>,
+    formats: Vec<String>,
     rules: Rules,
 }
 
@@ -433,6 +444,16 @@ impl Draft {
                 let args: Result<_, _> = texts.iter().map(|t| ArgsPattern::parse(t)).collect();
                 self.args = args.map_err(|e: Fault| e.to_string())?;
             }
+            "formats" => {
+                let names = texts(value).ok_or_else(must_be)?;
+                if names.len() > FORMATS {
+                    return Err(must_be());
+                }
+                if let Some(wrong) = names.iter().find(|n| !is_service_name(n.as_bytes())) {
+                    return Err(format!("{} is no format's name", quoted(wrong)));
+                }
+                self.formats = names;
+            }
             "to" => self.to = Some(Backend::parse(text()?).map_err(|e| e.to_string())?),
             "wait" => self.wait = value.get_ref().as_bool().ok_or_else(must_be)?,
             _ => self.runs_as = Some(ServiceUser::parse(text()?).map_err(|e| e.to_string())?),
@@ -463,6 +484,7 @@ impl Draft {
         Ok(NamedService {
             kind,
             runs_as: self.runs_as.unwrap_or(ServiceUser::Caller),
+            formats: self.formats,
             rules: self.rules,
         })
     }

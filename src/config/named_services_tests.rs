@@ -98,6 +98,7 @@ fn each_kind_and_its_defaults() {
                 args
             },
             runs_as: ServiceUser::Caller,
+            formats: Vec::new(),
             rules: Rules::default(),
         }
     );

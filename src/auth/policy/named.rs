@@ -195,6 +195,16 @@ pub fn grant_service(
     }
     let user = caller.runs_as(service, context);
     let user = user.map_err(|why| refuse(format!("[service.{name}]: {why}")))?;
+    let offered = match &request.service {
+        Service::Named(offer) => offer.formats.as_slice(),
+        Service::Exec
+        | Service::Subsystem
+        | Service::Gui(_)
+        | Service::List(_)
+        | Service::Enrol => &[],
+    };
+    let format = choose_format(&service.formats, offered);
+    let format = format.map_err(|why| refuse(format!("[service.{name}]: {why}")))?;
     let (command, is_inetd) = match &service.kind {
         Kind::Command {
             command,
@@ -209,7 +219,7 @@ pub fn grant_service(
             }
             (command, false)
         }
-        _ if !args.is_empty() => {
+        Kind::Forward { .. } | Kind::Inetd { .. } if !args.is_empty() => {
             let words = format!("[service.{name}]: only kind = \"command\" takes arguments");
             return Err(refuse(words));
         }
@@ -233,12 +243,13 @@ pub fn grant_service(
         Kind::Inetd { command, .. } => (command, true),
     };
     let own = command.iter().map(|word| word.clone().into_bytes());
-    let variables = vec![
+    let mut variables = vec![
         ("COS_SERVICE", name.clone()),
         ("COS_ARGS", encoded(args)),
         ("COS_MACHINE", Id::of(caller.host.machine()).to_string()),
         ("COS_RIGHTS", "host".to_owned()),
     ];
+    variables.extend(format.map(|format| ("COS_FORMAT", format)));
     let entry = caller.host.caller();
     let passed = request.environment.iter();
     let service = Exec {
@@ -254,6 +265,17 @@ pub fn grant_service(
     };
     let to = caller.host;
     Ok(GrantedService::Job(Granted { service, to }))
+}
+
+/// Returns the format of a service's result: the first that the caller takes of those that there are,
+/// or the service's usual one if the caller takes any.
+fn choose_format(own: &[String], taken: &[String]) -> Result<Option<String>, String> {
+    if taken.is_empty() {
+        return Ok(own.first().cloned());
+    }
+    let found = taken.iter().find(|format| own.contains(format));
+    let found = found.ok_or_else(|| format!("formats has none of {}", taken.join(", ")));
+    found.cloned().map(Some)
 }
 
 /// Returns the names of the services that a caller may use.
@@ -317,6 +339,20 @@ mod tests {
         assert_eq!(all(&["text"]), all(&[]));
         assert_eq!(all(&["xml"]), None);
         assert_eq!(formatted(&[], &["json".into()]).unwrap(), "[]\n");
+    }
+
+    #[test]
+    fn the_caller_chooses_the_format() {
+        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let choose = |own: &[&str], taken: &[&str]| choose_format(&list(own), &list(taken));
+        assert_eq!(choose(&[], &[]), Ok(None));
+        assert_eq!(choose(&["text", "json"], &[]), Ok(Some("text".into())));
+        assert_eq!(
+            choose(&["text", "json"], &["xml", "json", "text"]),
+            Ok(Some("json".into()))
+        );
+        assert!(choose(&["text"], &["json"]).is_err());
+        assert!(choose(&[], &["json"]).is_err());
     }
 
     #[test]

@@ -125,6 +125,10 @@ pub(super) fn services(out: &mut String, all: &NamedServices) {
                 writeln!(out, "command = {}\nwait = {wait}", words(command))
             }
         };
+        if !service.formats.is_empty() {
+            let formats = array(service.formats.iter().cloned());
+            let _ = writeln!(out, "formats = {formats}");
+        }
         let runs_as = string(&service.runs_as.to_string());
         let (allow, deny) = (rules(&service.rules.allow), rules(&service.rules.deny));
         let _ = writeln!(out, "as = {runs_as}\nallow = {allow}\ndeny = {deny}");
