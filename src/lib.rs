@@ -12,7 +12,7 @@
 //! - `config`: the administrator's files;
 //! - `cli` and `tty`: command lines, their help, the output of `--json`; the terminal;
 //! - `protocol`: what is spoken with peers, without I/O;
-//! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the base.
+//! - `sys`, `log`, `curve`, `secret`, `source`, `refusal` and `fault`: the base.
 //!
 //! Start with `daemon/gate/connection.rs` (an unauthenticated connection) and
 //! `daemon/monitor/pipeline.rs` (the decision).
@@ -33,5 +33,6 @@ pub mod registry;
 pub mod secret;
 pub mod services;
 pub mod signer;
+pub mod source;
 pub mod sys;
 pub mod tty;

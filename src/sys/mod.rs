@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod acl;
+pub mod boot;
 pub mod client_exec;
 pub mod client_fork;
 pub mod client_signals;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
 use crate::ipc::inetd;
-use crate::sys::locks;
+use crate::sys::{boot, locks};
 
 pub(super) use pam_slots::for_one;
 pub(super) use preauth::{Admission, PreauthStage};
@@ -101,7 +101,7 @@ impl Table {
     /// # Errors
     /// Fails if the folder cannot be written, or if its file system does not support locks.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
-        making::open(path, &making::boot()).map_err(|e| Fault::of(path, e))
+        making::open(path, &boot::id()).map_err(|e| Fault::of(path, e))
     }
 
     /// Makes this monitor visible to `cosadm`.

@@ -14,27 +14,15 @@ use nix::unistd::geteuid;
 use super::{HEADER, LENGTH, Table, WHOLE, lock};
 use crate::config::secure::DRAFT;
 use crate::secret;
-use crate::sys::locks;
+use crate::sys::{boot, locks};
 
 /// The start of a table: identifies the file and its format.
 const MAGIC: &[u8; 16] = b"cosserver-inetd1";
-/// Length of the boot ID that follows.
-const BOOT: usize = 16;
+/// Length of the boot ID that follows, so that no time of an earlier boot is taken for one of this.
+/// Without an ID a time can at most be implausibly late.
+const BOOT: usize = boot::LENGTH;
 /// Tries, in case others create the table at the same time.
 const TRIES: usize = 16;
-
-/// Returns this boot's ID, so that no time of an earlier boot is taken for one of this. Zeros if
-/// the system has none: then a time can at most be implausibly late.
-pub(super) fn boot() -> [u8; BOOT] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let mut boot = [0; BOOT];
-    for (byte, pair) in boot.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).unwrap_or_default();
-        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
-    }
-    boot
-}
 
 pub(super) fn open(path: &Path, boot: &[u8; BOOT]) -> Result<Table> {
     for _ in 0..TRIES {
