@@ -7,6 +7,7 @@
 //! - `services`: what an authorized request starts;
 //! - `auth`: what the monitor decides with, authentication and policy;
 //! - `registry`: the machines that are known, the outer and the inner door;
+//! - `tokens`: who may come back without logging in again;
 //! - `signer`: vouches for this host's users to other hosts;
 //! - `ipc`: the messages between our own processes;
 //! - `config`: the administrator's files;
@@ -35,4 +36,5 @@ pub mod services;
 pub mod signer;
 pub mod source;
 pub mod sys;
+pub mod tokens;
 pub mod tty;

@@ -240,6 +240,11 @@ impl Paths {
         self.run.join("inetd.table")
     }
 
+    /// The file of the tokens that are valid.
+    pub fn tokens(&self) -> PathBuf {
+        self.run.join("tokens")
+    }
+
     /// The file that `cosadm` locks while it changes the others.
     pub fn lock(&self) -> PathBuf {
         self.dir.join(".lock")

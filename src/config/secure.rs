@@ -159,6 +159,37 @@ impl Checker {
         Err(Fault::of(path, "it changed while it was opened; try again"))
     }
 
+    /// Opens a secret file for reading and writing, in a trustworthy folder; `None` if it is
+    /// missing. For a file that several processes change in place.
+    ///
+    /// # Errors
+    /// It is a link, not a regular file, or cannot be opened; or other users can read or change it
+    /// or a folder above it.
+    pub fn open_to_change(&self, path: &Path) -> Result<Option<File>, Fault> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Fault::of(path, "it is no file"));
+        };
+        let Some(folder) = self.folder(parent).map_err(|why| why.told(path))? else {
+            return Ok(None);
+        };
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(folder.join(name));
+        let file = match opened {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(Fault::of(path, "it is a symbolic link"));
+            }
+            Err(e) => return Err(Fault::of(path, e)),
+        };
+        let about = file.metadata().map_err(|e| Fault::of(path, e))?;
+        judge_file(&about, geteuid().as_raw(), Kind::Secret).map_err(|why| why.told(path))?;
+        Ok(Some(file))
+    }
+
     /// Checks a folder as [`check_folder`] does, unless it was already found trustworthy.
     ///
     /// # Errors
