@@ -340,6 +340,12 @@ fn the_times_of_the_protocol() {
     let cos = flat("docs/man/cos.1");
     let reply = limits::REPLY;
     assert!(cos.contains(&format!("An answer has at most {reply} bytes.")));
+    let arguments = limits::COMMAND_IN_HELLO;
+    assert!(cos.contains(&format!("They have at most {arguments} bytes in all.")));
+    let page = flat("docs/man/cosserver.8");
+    let connecting = seconds("src/daemon/monitor/backends.rs", "LIMIT");
+    let sentence = format!("Connecting may take {connecting} seconds for all addresses together.");
+    assert!(page.contains(&sentence), "cosserver(8): {sentence:?}");
     assert!(cos.contains(&format!(
         ".Dv SIGKILL {} seconds later",
         default("exec", "hup-to-kill")

@@ -199,6 +199,8 @@ fn the_flags_of_cos() {
     let page = text("docs/man/cos.1");
     let run = help_flags(&help(COS, &["run", "--help"]));
     let gui = help_flags(&help(COS, &["gui", "--help"]));
+    let open = help_flags(&help(COS, &["open", "--help"]));
+    let services = help_flags(&help(COS, &["services", "--help"]));
     let enrol = help_flags(&help(COS, &["enrol", "--help"]));
     let key = help_flags(&help(COS, &["key", "--help"]));
     let connect = help_flags(&help(COS, &["connect", "--help"]));
@@ -208,7 +210,7 @@ fn the_flags_of_cos() {
         help_flags(&help_as("ssh")),
         "their values differ, not their names"
     );
-    let all = [&run, &gui, &enrol, &key, &connect, &rsh];
+    let all = [&run, &gui, &open, &services, &enrol, &key, &connect, &rsh];
     let code: Set = all.into_iter().flatten().cloned().collect();
     let over = flags_before("in the same way.");
     let over_by_rsh = flags_before("are accepted and ignored:");
@@ -220,19 +222,30 @@ fn the_flags_of_cos() {
     let subcommands = [
         ("run", &run),
         ("gui", &gui),
+        ("open", &open),
+        ("services", &services),
         ("enrol", &enrol),
         ("key", &key),
         ("connect", &connect),
     ];
     for (subcommand, flags) in subcommands {
+        // One of those that a command ignores may have a meaning elsewhere.
+        let ignores = |f: &String| subcommand == "run" && over.contains(f);
         let flags = flags.iter().filter(|f| !told.contains(*f));
-        let flags: Set = flags.filter(|f| !over.contains(*f)).cloned().collect();
+        let flags: Set = flags.filter(|f| !ignores(f)).cloned().collect();
         let what = format!("SYNOPSIS of cos {subcommand} in cos(1)");
         agree(&flags, &synopsis_of_cos(subcommand), &what);
     }
     // A flag that is not for a command says what it is for.
-    let mut said = run.clone();
-    for (subcommand, flags) in [("gui", &gui), ("enrol", &enrol), ("key", &key)] {
+    let mut said: Set = run.difference(&over).cloned().collect();
+    let others = [
+        ("gui", &gui),
+        ("open", &open),
+        ("enrol", &enrol),
+        ("key", &key),
+        ("services", &services),
+    ];
+    for (subcommand, flags) in others {
         for flag in flags.difference(&said) {
             let item = format!(".It Fl {}", flag.strip_prefix('-').unwrap());
             let is = |l: &&str| *l == item || l.starts_with(&format!("{item} "));
