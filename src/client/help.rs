@@ -187,8 +187,8 @@ const DENIED: &str = "If a host denies access, it gives a reference: on that hos
      /var/log/auth.log has the reason under it.\n";
 
 /// Where to find why a service is not available.
-const UNAVAILABLE: &str = "A service that there is not, one that the caller may not use and one that does not work are\n\
-     unavailable alike, with a reference: on that host, journalctl -t cosserver or\n\
+const UNAVAILABLE: &str = "A service that does not exist, one that the caller may not use and one that does not work are\n\
+     all reported as unavailable, with a reference: on that host, journalctl -t cosserver or\n\
      /var/log/auth.log has the reason under it.\n";
 
 /// Returns the whole help.

@@ -204,7 +204,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
             Ok(_) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
         },
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) => Err(io::Error::other("a file that is not a socket is there")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     }

@@ -152,7 +152,7 @@ fn open(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let Some(at) = &call.listen else {
         return run_command(call, reporter);
     };
-    // Each connection's process has its own reasons to go to the background: none.
+    // The process that listens goes to the background, not the process of each connection.
     let one = Call {
         background: false,
         ..call.clone()

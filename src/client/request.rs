@@ -112,8 +112,8 @@ fn compose_whole(
 ) -> Result<Question, Fault> {
     let words = encode_words(&call.words).ok();
     if words.is_none_or(|words| words.len() > COMMAND_IN_HELLO) {
-        let words = format!("the arguments may have {COMMAND_IN_HELLO} bytes in all");
-        return Err(Fault::new(words).with_remedy("cos: send the rest on standard input"));
+        let words = format!("the arguments have more than {COMMAND_IN_HELLO} bytes");
+        return Err(Fault::new(words).with_remedy("send the rest on standard input"));
     }
     let longest = longest(&environment);
     let most = COMMAND_IN_HELLO.saturating_add(VARIABLES_IN_HELLO);

@@ -337,7 +337,7 @@ impl NamedServices {
         let groups = groups(&all);
         if groups.len() > NAMED_GROUPS {
             let words = format!(
-                "the rules name {} groups, and {NAMED_GROUPS} at most",
+                "the rules name {} groups; at most {NAMED_GROUPS} are allowed",
                 groups.len()
             );
             let first = all_at.unwrap_or(0);
