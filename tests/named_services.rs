@@ -169,14 +169,25 @@ fn explain_names_the_rule_that_decides() {
     let toml = fs::read_to_string(d.server().join("cosserver.toml")).unwrap();
     let line = |part: &str| 1 + toml.lines().position(|l| l.contains(part)).unwrap();
     let (host, dba, denied) = (line("Mon-Fri"), line("dba"), line("192.0.2.0/24"));
-    let said = explain(&["service=PG", "user=alice", "host=hosta", "time=Fri 18:59"]);
+    let said = explain(&[
+        "service=PG",
+        "user=alice",
+        "host=hosta",
+        "time=Fri 18:59",
+        "address=127.0.0.1",
+    ]);
     let rule = "{ host = \"hosta\", time = \"Mon-Fri 07:00-19:00\" }";
     let words = format!("allowed by line {host}: {rule}\nas alice\n");
     assert_eq!(said, (Some(0), words, String::new()));
-    let said = explain(&["service=pg", "host=hosta", "time=Fri 19:00"]);
+    let said = explain(&[
+        "service=pg",
+        "host=hosta",
+        "time=Fri 19:00",
+        "address=127.0.0.1",
+    ]);
     let words = format!(
-        "denied: no rule of allow applies\n  line {dba}: group = \"dba\" does not hold\n  \
-         line {host}: time = \"Mon-Fri 07:00-19:00\" does not hold\n"
+        "denied: no rule of allow applies\n  line {dba}: group = \"dba\" does not hold, or is not known\n  \
+         line {host}: time = \"Mon-Fri 07:00-19:00\" does not hold, or is not known\n"
     );
     assert_eq!(said, (Some(1), words, String::new()));
     let said = explain(&["service=pg", "group=dba", "address=192.0.2.7", "--json"]);
@@ -434,6 +445,46 @@ fn a_backend_that_does_not_answer_is_unavailable() {
     assert!(why.contains("did not answer in time"), "{why}");
 }
 
+/// Its session was over only when the grace for processes had passed, and counted until then.
+#[test]
+fn a_backends_session_that_is_hung_up_ends_at_once() {
+    let d = start(&forward("up", "unix:@D/up"));
+    upper(UnixListener::bind(d.folder.path("up")).unwrap());
+    for kills in [true, false] {
+        let from = d.log.all().len();
+        let mut child = cos(&d, "open", &["up://hostb"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let line = d.log.wait_from(from, |l| l.starts_with("exec session=")).1;
+        let id = line.split(['=', ' ']).nth(2).unwrap().to_owned();
+        if kills {
+            must(
+                Command::new(daemon::COSADM)
+                    .arg("-C")
+                    .arg(d.server())
+                    .args(["kill", &id]),
+            );
+        } else {
+            child.kill().unwrap();
+        }
+        let ended = format!("end session={id} ");
+        let line = d.log.wait_from(from, |l| l.starts_with(&ended)).1;
+        let ms = line
+            .split(" ms=")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap();
+        // Far below hup-to-kill, 5 s, also on a slow machine.
+        assert!(ms.parse::<u32>().unwrap() < 4_000, "{line}");
+        child.wait().unwrap();
+    }
+}
+
 /// A client that listens, until it is dropped.
 struct Listening {
     child: Child,
@@ -498,4 +549,48 @@ fn each_accepted_connection_opens_the_service() {
     assert_eq!(got, "BY A FILE");
     drop(unix);
     assert!(!path.exists());
+}
+
+/// Regression: the process in the background took its socket for another process's, and left it.
+#[test]
+fn a_client_that_listens_in_the_background_removes_its_socket() {
+    let d = start(&forward("up", "unix:@D/up"));
+    let path = d.folder.path("here");
+    let at = format!("unix:{}", path.display());
+    // It keeps standard error.
+    let mut command = cos(&d, "open", &["-f", "-L", &at, "up://hostb"]);
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.unwrap().success());
+    let is_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        text(&line).contains(&at)
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let mut pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let pid = nix::unistd::Pid::from_raw(pids.find(is_it).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    daemon::look::until("the socket is removed", || !path.exists());
+}
+
+/// Another user of this machine must not use a caller's connection.
+#[test]
+fn another_users_connection_is_not_accepted() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let d = start(&forward("up", "unix:@D/up"));
+    upper(UnixListener::bind(d.folder.path("up")).unwrap());
+    let listening = Listening::start(&d, "127.0.0.1:0", "up://hostb");
+    let port = listening.at.rsplit(':').next().unwrap();
+    let talk = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; echo x >&3; timeout 5 cat <&3");
+    let said = |user: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(user).args(["bash", "-c", &talk]);
+        text(&run(&mut command).stdout)
+    };
+    assert_eq!(
+        said(&["--reuid=65534", "--regid=65534", "--clear-groups"]),
+        ""
+    );
+    d.log.said_times("exec session=", 0);
 }

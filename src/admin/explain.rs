@@ -55,7 +55,7 @@ pub(super) fn explain(call: &Call, out: &Out) -> Result<(), Failure> {
     let listed = || listed(&paths, asked.host.as_ref()?);
     let facts = Facts {
         user: asked.user.as_ref().map(UserName::as_str),
-        groups: &groups,
+        groups: groups.as_deref(),
         host: asked.host.as_ref(),
         machine: asked.machine,
         token: asked.token.unwrap_or(TokenKind::Host),
@@ -137,14 +137,16 @@ impl Asked {
         })
     }
 
-    /// Returns the groups that are given, else those of these that the user is in.
-    fn groups(&self, named: &[String]) -> Result<Vec<String>, Failure> {
-        let Some(user) = self.user.as_ref().filter(|_| self.groups.is_empty()) else {
-            return Ok(self.groups.clone());
+    /// Returns the groups that are given, else those of these that the user is in, if there is one.
+    fn groups(&self, named: &[String]) -> Result<Option<Vec<String>>, Failure> {
+        if !self.groups.is_empty() {
+            return Ok(Some(self.groups.clone()));
+        }
+        let Some(user) = &self.user else {
+            return Ok(None);
         };
         let found = UserRecord::look_up(user.as_str()).map_err(Fault::new)?;
-        let found = found.map(|record| record.in_groups(named.to_vec()).named_groups);
-        Ok(found.unwrap_or_default())
+        Ok(found.map(|record| record.in_groups(named.to_vec()).named_groups))
     }
 }
 
@@ -167,6 +169,15 @@ fn words(service: &NamedService, verdict: Verdict<'_>, facts: &Facts<'_>) -> Str
         Verdict::Denied(rule) => format!("denied by line {}: {rule}\n", rule.line()),
         Verdict::Unlisted => "denied: no rule of allow applies\n".to_owned(),
     };
+    if let Verdict::Denied(rule) = verdict {
+        let unknown: Vec<String> = rules::unknown(rule, facts)
+            .map(ToString::to_string)
+            .collect();
+        if !unknown.is_empty() {
+            let unknown = unknown.join(", ");
+            text.push_str(&format!("  not known, so it counts in deny: {unknown}\n"));
+        }
+    }
     if verdict.is_allowed() {
         let user = match (&service.runs_as, facts.user) {
             (ServiceUser::User(user), _) => user.to_string(),
@@ -179,7 +190,9 @@ fn words(service: &NamedService, verdict: Verdict<'_>, facts: &Facts<'_>) -> Str
         for rule in &service.rules.allow {
             let unmet: Vec<String> = rules::unmet(rule, facts).map(ToString::to_string).collect();
             let (line, unmet) = (rule.line(), unmet.join(", "));
-            text.push_str(&format!("  line {line}: {unmet} does not hold\n"));
+            text.push_str(&format!(
+                "  line {line}: {unmet} does not hold, or is not known\n"
+            ));
         }
     }
     text

@@ -172,8 +172,9 @@ const COMMANDS: &[Command] = &[
     .more(
         "The keys are service, which must be given, and those of a rule: user, group, host, \
          machine, token (default host), address (default: that of the host), hardware, time \
-         (as in \"Mon 07:30\"; default now), suite and compression. A condition about what is \
-         not given does not hold; the groups of the user are looked up. Exits with 1 if it is \
+         (as in \"Mon 07:30\"; default now), suite and compression. What is not given is not \
+         known: a condition about it counts in deny and not in allow. The groups of the user are \
+         looked up. Exits with 1 if it is \
          denied.",
     ),
     command(

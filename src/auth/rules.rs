@@ -11,16 +11,16 @@ use crate::config::rules::{
 use crate::config::times::WeekTime;
 use crate::protocol::hello::Suite;
 
-/// What is known of a caller and its connection.
+/// What is known of a caller and its connection. What is `None` is not known.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// The user that the caller is here; `None` for an anonymous caller.
+    /// The user that the caller is here.
     pub user: Option<&'a str>,
     /// The names of that user's groups, of those that rules name.
-    pub groups: &'a [String],
-    /// The calling host, if one has authenticated.
+    pub groups: Option<&'a [String]>,
+    /// The calling host.
     pub host: Option<&'a HostName>,
-    /// The calling machine. The daemon knows this and all below; `cosadm explain` may not.
+    /// The calling machine.
     pub machine: Option<MachineId>,
     /// How the caller has authenticated.
     pub token: TokenKind,
@@ -56,41 +56,49 @@ impl Verdict<'_> {
 
 /// Decides: `deny` comes first, and what no rule of `allow` covers is not allowed. The order of the
 /// rules in a list means nothing, except that the first one that applies is reported.
+///
+/// A rule of `allow` applies if all its conditions are known to hold; one of `deny` unless one of
+/// them is known not to hold. So nobody avoids a rule by keeping a fact unknown.
 pub fn decide<'a>(rules: &'a Rules, facts: &Facts<'_>) -> Verdict<'a> {
-    let applies = |rule: &&Rule| applies(rule, facts);
-    if let Some(rule) = rules.deny.iter().find(applies) {
+    let mut denials = rules.deny.iter();
+    if let Some(rule) = denials.find(|rule| all(rule, |c| holds(c, facts) != Some(false))) {
         return Verdict::Denied(rule);
     }
-    let allowed = rules.allow.iter().find(applies);
+    let mut allowances = rules.allow.iter();
+    let allowed = allowances.find(|rule| all(rule, |c| holds(c, facts) == Some(true)));
     allowed.map_or(Verdict::Unlisted, Verdict::Allowed)
 }
 
-/// Returns the conditions of a rule that do not hold.
+fn all(rule: &Rule, is: impl Fn(&Condition) -> bool) -> bool {
+    rule.conditions().iter().all(is)
+}
+
+/// Returns the conditions of a rule that do not hold, or are not known to.
 pub fn unmet<'a>(rule: &'a Rule, facts: &Facts<'_>) -> impl Iterator<Item = &'a Condition> {
-    rule.conditions()
-        .iter()
-        .filter(move |condition| !holds(condition, facts))
+    let is_unmet = move |condition: &&Condition| holds(condition, facts) != Some(true);
+    rule.conditions().iter().filter(is_unmet)
 }
 
-fn applies(rule: &Rule, facts: &Facts<'_>) -> bool {
-    let mut conditions = rule.conditions().iter();
-    conditions.all(|condition| holds(condition, facts))
+/// Returns the conditions of a rule that are about something that is not known.
+pub fn unknown<'a>(rule: &'a Rule, facts: &Facts<'_>) -> impl Iterator<Item = &'a Condition> {
+    let is_unknown = move |condition: &&Condition| holds(condition, facts).is_none();
+    rule.conditions().iter().filter(is_unknown)
 }
 
-/// Whether a condition holds. One about something that is not known does not.
-fn holds(condition: &Condition, facts: &Facts<'_>) -> bool {
-    match condition {
-        Condition::User(user) => facts.user == Some(user.as_str()),
-        Condition::Group(group) => facts.groups.iter().any(|name| name == group.as_str()),
-        Condition::Host(host) => facts.host == Some(host),
-        Condition::Machine(id) => facts.machine == Some(*id),
+/// Returns whether a condition holds; `None`: what it is about is not known.
+fn holds(condition: &Condition, facts: &Facts<'_>) -> Option<bool> {
+    Some(match condition {
+        Condition::User(user) => facts.user? == user.as_str(),
+        Condition::Group(group) => facts.groups?.iter().any(|name| name == group.as_str()),
+        Condition::Host(host) => facts.host? == host,
+        Condition::Machine(id) => facts.machine? == *id,
         Condition::Token(kind) => facts.token == *kind,
-        Condition::Address(network) => facts.address.is_some_and(|own| network.contains(own)),
-        Condition::Hardware(address) => facts.hardware == Some(*address),
+        Condition::Address(network) => network.contains(facts.address?),
+        Condition::Hardware(address) => facts.hardware? == *address,
         Condition::Time(times) => times.contains(facts.time),
-        Condition::Suite(suite) => facts.suite == Some(*suite),
-        Condition::Compression(how) => facts.compression == Some(*how),
-    }
+        Condition::Suite(suite) => facts.suite? == *suite,
+        Condition::Compression(how) => facts.compression? == *how,
+    })
 }
 
 #[cfg(test)]

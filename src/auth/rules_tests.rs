@@ -8,7 +8,7 @@ const ID: MachineId = [0x11; 16];
 fn facts<'a>() -> Facts<'a> {
     Facts {
         user: Some("alice"),
-        groups: &[],
+        groups: Some(&[]),
         host: None,
         machine: Some(ID),
         token: TokenKind::User,
@@ -40,7 +40,7 @@ fn deny_comes_before_allow_and_nothing_is_allowed_that_no_rule_allows() {
     caller.user = Some("bob");
     assert_eq!(decide(&rules, &caller), Verdict::Unlisted);
     let groups = ["users".to_owned(), "dba".to_owned()];
-    caller.groups = &groups;
+    caller.groups = Some(&groups);
     assert_eq!(decide(&rules, &caller), Verdict::Allowed(&rules.allow[1]));
     assert_eq!(decide(&Rules::default(), &caller), Verdict::Unlisted);
 }
@@ -185,7 +185,7 @@ fn no_deny_and_no_removed_allow_allows_more_and_order_means_nothing() {
         let host = random.one(&[None, Some(&hosts[0]), Some(&hosts[1])]);
         let caller = Facts {
             user: random.one(&[None, Some("alice"), Some("bob")]),
-            groups: &groups,
+            groups: Some(&groups),
             host,
             machine: random.one(&[None, Some(ID), Some([0; 16])]),
             token: random.one(&[TokenKind::Anonymous, TokenKind::User, TokenKind::Host]),
@@ -233,4 +233,30 @@ fn no_deny_and_no_removed_allow_allows_more_and_order_means_nothing() {
         );
     }
     assert!(allowed > 1_000 && denied > 1_000, "{allowed} and {denied}");
+}
+
+/// Regression: a vouched user whom a rule of `deny` named asked to be a user that it may not be, and
+/// was no user here for the rule.
+#[test]
+fn nobody_avoids_a_rule_of_deny_by_an_unknown_fact() {
+    let lists = |deny: &str| {
+        let text = format!("allow = [ {{ host = \"hosta\" }} ]\ndeny = [ {deny} ]\n");
+        parse(&text).unwrap()
+    };
+    let rules = lists("{ user = \"bob\" }");
+    let host = HostName::parse("hosta").unwrap();
+    let caller = Facts {
+        host: Some(&host),
+        ..facts()
+    };
+    assert!(decide(&rules, &caller).is_allowed());
+    let unknown = Facts {
+        user: None,
+        groups: None,
+        ..caller
+    };
+    assert_eq!(decide(&rules, &unknown), Verdict::Denied(&rules.deny[0]));
+    // What is known not to hold decides all the same.
+    let rules = lists("{ user = \"bob\", host = \"hostb\" }");
+    assert!(decide(&rules, &unknown).is_allowed());
 }

@@ -127,6 +127,13 @@ impl Listener {
         Ok(listener)
     }
 
+    /// Has this process, which is a child of that which opened it, remove its file at the end.
+    fn belongs_to_this_process(&mut self) {
+        if let Self::Unix(_, bound) = self {
+            bound.of = getpid();
+        }
+    }
+
     /// Returns where it listens, for the user.
     fn shown(&self) -> String {
         match self {
@@ -223,12 +230,13 @@ pub(super) fn listen(
     serve: impl Fn() -> Result<u8, Fault>,
 ) -> Result<u8, Fault> {
     let failed = |e: io::Error| Fault::from(e).while_doing("-L");
-    let listener = Listener::open(at).map_err(failed)?;
+    let mut listener = Listener::open(at).map_err(failed)?;
     let ends = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
     let caught = Caught::of(ends).map_err(failed)?;
     messages::line(&format!("cos: listening on {}", listener.shown()));
     if call.background {
         nix::unistd::daemon(true, true).map_err(|e| Fault::from(e).while_doing("-f"))?;
+        listener.belongs_to_this_process();
     }
     let mut children = 0_usize;
     loop {

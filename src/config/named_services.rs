@@ -285,9 +285,16 @@ pub struct NamedServices {
     all: BTreeMap<String, NamedService>,
     /// The groups that their rules name, each once.
     groups: Vec<String>,
+    /// Whether a rule names a hardware address.
+    names_hardware: bool,
 }
 
 impl NamedServices {
+    /// Returns whether a rule names a hardware address.
+    pub const fn names_hardware(&self) -> bool {
+        self.names_hardware
+    }
+
     /// Returns the service of this name, in any case.
     pub fn get(&self, name: &str) -> Option<&NamedService> {
         self.all.get(&name.to_ascii_lowercase())
@@ -343,18 +350,28 @@ impl NamedServices {
             let first = all_at.unwrap_or(0);
             mistakes.push((first, words));
         }
-        Self { all, groups }
+        let is_hardware = |condition: &Condition| matches!(condition, Condition::Hardware(_));
+        let names_hardware = conditions(&all).any(is_hardware);
+        Self {
+            all,
+            groups,
+            names_hardware,
+        }
     }
+}
+
+/// Returns all conditions of services.
+fn conditions(all: &BTreeMap<String, NamedService>) -> impl Iterator<Item = &Condition> {
+    let rules = all
+        .values()
+        .flat_map(|s| s.rules.allow.iter().chain(&s.rules.deny));
+    rules.flat_map(|rule| rule.conditions())
 }
 
 /// Returns the groups that the rules of services name, each once.
 fn groups(all: &BTreeMap<String, NamedService>) -> Vec<String> {
-    let rules = all
-        .values()
-        .flat_map(|s| s.rules.allow.iter().chain(&s.rules.deny));
-    let conditions = rules.flat_map(|rule| rule.conditions());
     let mut groups = BTreeSet::new();
-    for condition in conditions {
+    for condition in conditions(all) {
         if let Condition::Group(group) = condition {
             groups.insert(group.to_string());
         }
@@ -474,6 +491,10 @@ impl Draft {
         let (command, args, wait) = (self.command, self.args, self.wait);
         let kind = match (kind, self.to) {
             (KindName::Command, _) => Kind::Command { command, args },
+            (KindName::Inetd, _) if wait && !matches!(self.runs_as, Some(ServiceUser::User(_))) => {
+                let words = "wait = true needs as = \"USER\": one process serves all callers";
+                return Err(words.into());
+            }
             (KindName::Inetd, _) => Kind::Inetd { command, wait },
             (KindName::Forward, Some(to)) => Kind::Forward { to },
             (KindName::Forward, None) => {

@@ -115,10 +115,12 @@ fn each_kind_and_its_defaults() {
     let (command, wait) = (command(), false);
     assert_eq!(inetd.kind, Kind::Inetd { command, wait });
     assert_eq!(inetd.runs_as.to_string(), "root");
-    let waits = one("kind = \"inetd\"\ncommand = [\"/bin/x\"]\nwait = true");
+    let waits = one("kind = \"inetd\"\ncommand = [\"/bin/x\"]\nwait = true\nas = \"nobody\"");
     assert!(matches!(waits.kind, Kind::Inetd { wait: true, .. }));
     // Keys in any order, and in the other forms of TOML.
-    let inline = parse("service.X = { wait = true, command = [\"/bin/x\"], kind = \"inetd\" }");
+    let inline = parse(
+        "service.X = { as = \"nobody\", wait = true, command = [\"/bin/x\"], kind = \"inetd\" }",
+    );
     assert_eq!(inline.get("x"), Some(&waits));
 }
 

@@ -30,6 +30,7 @@ pub mod local;
 pub mod local_time;
 pub mod locks;
 pub mod memory;
+pub mod neighbours;
 pub mod oom;
 pub mod pam_files;
 pub mod passing;

@@ -96,6 +96,23 @@ fn a_backend_sees_the_caller_and_never_root() {
     assert_eq!(names, (Some(0), "me\nown\npeer\n".to_owned()));
     assert_eq!(open(BOB, "peer://hostb"), (Some(255), String::new()));
 
+    // A rule of deny is not avoided by asking to be a user that one may not be.
+    let all = "[service.all]\nkind = \"command\"\ncommand = [\"/usr/bin/id\", \"-un\"]\nas = \"bob\"\n\
+               allow = [ { host = \"hosta\" } ]\ndeny = [ { user = \"bob\" } ]\n";
+    append(&m.server.folder.path("S/cosserver.toml"), all);
+    let reloads = m.server.log.count("reloaded");
+    m.server.signal(Signal::SIGHUP);
+    m.server.log.said_at_least("reloaded", reloads + 1);
+    assert_eq!(open(ALICE, "all://hostb"), (Some(0), "bob\n".to_owned()));
+    for url in [
+        "all://hostb",
+        "all://nosuch@hostb",
+        "all://alice@hostb",
+        "all://root@hostb",
+    ] {
+        assert_eq!(open(BOB, url), (Some(255), String::new()), "{url}");
+    }
+
     // The host itself asks for root, whom the rules allow: but not by @caller.
     let mut root = m.root(&m.bin.join("cos").display().to_string());
     let denied = run(root.args(["open", "-n", "peer://hostb"]));

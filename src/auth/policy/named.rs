@@ -8,7 +8,7 @@ use crate::auth::AuthenticatedHost;
 use crate::auth::rules::{self, Facts, Verdict};
 use crate::config::name::UserName;
 use crate::config::named_services::{Backend, Kind, NamedService, NamedServices, ServiceUser};
-use crate::config::rules::{Compression, TokenKind};
+use crate::config::rules::{Compression, HardwareAddress, TokenKind};
 use crate::config::times::WeekTime;
 use crate::protocol::request::{Command, Service};
 use crate::refusal::{Cause, Refusal};
@@ -31,6 +31,8 @@ pub struct ServiceContext<'a> {
     pub account: Option<&'a UserRecord>,
     /// The only user that this daemon can run as, if it does not run as root.
     pub serves: Option<&'a str>,
+    /// The caller's hardware address, if it is known.
+    pub hardware: Option<HardwareAddress>,
     /// The time on this host's clock.
     pub time: WeekTime,
 }
@@ -104,12 +106,12 @@ impl ServiceCaller {
         let groups = context.account.map(|record| record.named_groups.as_slice());
         let facts = Facts {
             user: account.map(|account| account.name.as_str()),
-            groups: groups.unwrap_or_default(),
+            groups,
             host: Some(&self.host.caller().name),
             machine: Some(Id::of(self.host.machine()).0),
             token: TokenKind::Host,
             address: Some(self.host.peer()),
-            hardware: None,
+            hardware: context.hardware,
             time: context.time,
             suite: Some(self.host.suite()),
             compression: Some(Compression::None),

@@ -30,7 +30,7 @@ use crate::ipc::gate::Connection;
 use crate::log::log;
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::UserRecord;
-use crate::sys::local_time;
+use crate::sys::{local_time, neighbours};
 
 /// What a pipe holds that has the size with which it is made, bytes.
 #[cfg(target_os = "linux")]
@@ -74,12 +74,21 @@ pub(super) fn decide(
     let peer = pending.request.host().peer();
     // A locked or expired account is no user here.
     let usable = found.filter(|record| parts.names.check(record, true).is_ok());
+    let hardware = match parts.ground.settings.service.names_hardware() {
+        true => neighbours::hardware_of(peer).unwrap_or_else(|e| {
+            let why = format!("the table of neighbours cannot be read: {e}");
+            log!(parts.ground.log, Warning, "fault", why);
+            None
+        }),
+        false => None,
+    };
     let (caller, rest) = pending.split();
     let granted = time().and_then(|time| {
         let context = ServiceContext {
             services: &parts.ground.settings.service,
             account: usable,
             serves: parts.names.serves(),
+            hardware,
             time,
         };
         policy::grant_service(caller, &context)

@@ -65,6 +65,9 @@ impl Session {
     /// Whether no process is left of a job that has ended and whose thread is gone, as far as its
     /// first group shows. `false` also if the system cannot tell.
     pub(super) fn is_gone(&mut self, groups: &Groups) -> bool {
+        if self.leader.pid().is_none() {
+            return self.end.is_some() && self.channel.is_none();
+        }
         let (Some(group), Some(_), None) = (&self.pidfd, &self.end, &self.channel) else {
             return false;
         };

@@ -119,7 +119,8 @@ impl Sessions {
             was_left: false,
             known: BTreeSet::new(),
             spares_group: false,
-            disconnects: false,
+            // Without a process, nothing that SIGHUP reaches needs the pipes any longer.
+            disconnects: session.leader.pid().is_none(),
         });
         self.hanging.push(id);
     }
