@@ -3,16 +3,20 @@
 
 use crate::daemon;
 use crate::program;
+use crate::tool;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use daemon::session::on_path;
 use daemon::{COS, Daemon, Lines, append, me, must, prepare, run};
+use tool::{have, tool};
 
 /// A program that tells what it was started with, then copies its input.
 const TELLING: &str = "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\n\
@@ -443,6 +447,123 @@ fn a_backend_that_does_not_answer_is_unavailable() {
     let d = start(&forward("full", &format!("unix:{}", path.display())));
     let why = unavailable(&d, &["full://hostb"]);
     assert!(why.contains("did not answer in time"), "{why}");
+}
+
+/// git's own daemon behind a service, and git before it.
+#[test]
+fn git_daemon_serves_what_is_cloned_through_a_listening_client() {
+    if !have(&["git"]) {
+        return;
+    }
+    let d = start("");
+    let source = d.folder.path("source");
+    let git = |words: &[&str]| {
+        let mut command = tool(&d, "git");
+        command
+            .args(["-c", "user.name=x", "-c", "user.email=x@y"])
+            .args(words);
+        command.env("HOME", &d.folder.0);
+        must(&mut command)
+    };
+    let path = source.to_str().unwrap();
+    git(&["init", "-q", path]);
+    fs::write(source.join("file"), "x".repeat(1_000_000)).unwrap();
+    git(&["-C", path, "add", "."]);
+    git(&["-C", path, "commit", "-q", "-m", "one"]);
+    let program = on_path("git").unwrap();
+    let service = format!(
+        "[service.git]\nkind = \"inetd\"\nas = \"{}\"\nallow = [ {{ host = \"hosta\" }} ]\n\
+         command = [\"{}\", \"-c\", \"safe.directory=*\", \"daemon\", \"--inetd\", \
+         \"--export-all\", \"--base-path={}\"]\n",
+        me(),
+        program.display(),
+        d.folder.0.display()
+    );
+    append(&d.server().join("cosserver.toml"), &service);
+    d.signal(nix::sys::signal::Signal::SIGHUP);
+    d.log.wait("reloaded");
+    let listening = Listening::start(&d, "127.0.0.1:0", "git://hostb");
+    let url = format!("git://{}/source", listening.at);
+    let copy = d.folder.path("copy");
+    git(&["clone", "-q", &url, copy.to_str().unwrap()]);
+    let same = fs::read(copy.join("file")).unwrap() == fs::read(source.join("file")).unwrap();
+    assert!(same, "what was cloned differs");
+    d.log.wait("service=service command=git");
+}
+
+/// sftp asks for its subsystem, which is a service that runs the real sftp-server.
+#[test]
+fn sftp_uses_the_service_of_its_subsystems_name() {
+    let server = cosserver::config::subsystems::USUAL;
+    let server = server.iter().find(|path| Path::new(path).exists());
+    let Some(server) = server.filter(|_| have(&["sftp"])) else {
+        return;
+    };
+    let d = start(&format!(
+        "[service.SFTP]\nkind = \"command\"\ncommand = [\"{server}\", \"-R\"]\nas = \"@me\"\n\
+         allow = [ {{ host = \"hosta\" }} ]\n"
+    ));
+    d.install_cosrsh();
+    let (batch, file) = (d.folder.path("batch"), d.folder.path("file"));
+    fs::write(&file, "content").unwrap();
+    let sftp = |line: String| {
+        fs::write(&batch, line).unwrap();
+        let mut command = tool(&d, "sftp");
+        command
+            .args(["-q", "-S", "cosrsh", "-b"])
+            .arg(&batch)
+            .arg("hostb");
+        run(&mut command)
+    };
+    let copy = d.folder.path("copy");
+    let got = sftp(format!("get {} {}\n", file.display(), copy.display()));
+    assert!(got.status.success(), "{got:?}\n{}", d.log_text());
+    assert_eq!(fs::read(&copy).unwrap(), b"content");
+    // The service's own words count: it is read-only.
+    let put = sftp(format!(
+        "put {} {}\n",
+        copy.display(),
+        d.folder.path("new").display()
+    ));
+    assert!(
+        !put.status.success() && !d.folder.path("new").exists(),
+        "{put:?}"
+    );
+}
+
+/// redis-server at a Unix socket behind a service, and its own clients before it.
+#[test]
+fn redis_answers_through_a_listening_client() {
+    if !daemon::long() {
+        return daemon::report_skipped("for make soak");
+    }
+    if on_path("redis-server").is_none() || on_path("redis-benchmark").is_none() {
+        return daemon::report_skipped("no redis-server: apt-get install redis installs it");
+    }
+    let d = start(&forward("redis", "unix:@D/redis"));
+    let socket = d.folder.path("redis");
+    let mut server = Command::new("redis-server");
+    server
+        .args(["--port", "0", "--save", "", "--unixsocket"])
+        .arg(&socket);
+    server.current_dir(&d.folder.0).stdout(Stdio::null());
+    let mut server = server.spawn().unwrap();
+    daemon::look::until("redis answers", || UnixStream::connect(&socket).is_ok());
+    let listening = Listening::start(&d, "127.0.0.1:0", "redis://hostb");
+    let (host, port) = listening.at.rsplit_once(':').unwrap();
+    let to = ["-h", host, "-p", port];
+    must(Command::new("redis-cli").args(to).args(["set", "a", "1"]));
+    let got = must(Command::new("redis-cli").args(to).args(["get", "a"]));
+    assert_eq!(got, b"1\n");
+    let words = ["-n", "20000", "-c", "8", "-P", "16", "-q", "-t", "set,get"];
+    let said = text(&must(Command::new("redis-benchmark").args(to).args(words)));
+    assert!(said.contains("GET: "), "{said}");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(server.id() as i32),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    server.wait().unwrap();
 }
 
 /// Its session was over only when the grace for processes had passed, and counted until then.
