@@ -22,3 +22,4 @@ mod program;
 mod distance;
 mod doors_times;
 mod login_times;
+mod service_times;
