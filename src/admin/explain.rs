@@ -2,7 +2,6 @@
 //! daemon's own decision (`auth::rules`) on the facts of the command line. Must not change anything.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::call::Call;
 use super::out::{Failure, Out};
@@ -10,7 +9,7 @@ use crate::auth::rules::{self, Facts, Verdict};
 use crate::cli::json::Json;
 use crate::config::hostinfo::{Addresses, HostTable};
 use crate::config::name::{HostName, UserName};
-use crate::config::named_services::{NamedService, ServiceUser};
+use crate::config::named_services::NamedService;
 use crate::config::paths::Paths;
 use crate::config::rules::{
     Compression, Condition, HardwareAddress, KEYS, MachineId, TokenKind, condition_of,
@@ -20,8 +19,7 @@ use crate::config::times::WeekTime;
 use crate::config::words::{did_you_mean, quoted};
 use crate::fault::Fault;
 use crate::protocol::hello::Suite;
-use crate::sys::account::UserRecord;
-use crate::sys::local_time;
+use crate::sys::account::{self, UserRecord};
 
 /// What the command line says of a caller.
 #[derive(Default)]
@@ -52,26 +50,40 @@ pub(super) fn explain(call: &Call, out: &Out) -> Result<(), Failure> {
         return Err(Fault::new(format!("there is no [service.{name}]{hint}")).into());
     };
     let groups = asked.groups(services.groups())?;
-    let listed = || listed(&paths, asked.host.as_ref()?);
+    let listed = match &asked.host {
+        Some(host) if asked.address.is_none() => listed(&paths, host)?,
+        Some(_) | None => None,
+    };
+    let account = match &asked.user {
+        Some(user) => account::look_up(user.as_str()).map_err(Fault::new)?,
+        None => None,
+    };
     let facts = Facts {
-        user: asked.user.as_ref().map(UserName::as_str),
+        user: account.as_ref().map(|account| account.name.as_str()),
         groups: groups.as_deref(),
         host: asked.host.as_ref(),
         machine: asked.machine,
         token: asked.token.unwrap_or(TokenKind::Host),
-        address: asked.address.or_else(listed),
+        address: asked.address.or(listed),
         hardware: asked.hardware,
-        time: asked.time.map_or_else(now, Ok)?,
+        time: asked.time.map_or_else(WeekTime::now, Ok)?,
         suite: asked.suite,
-        compression: asked.compression,
+        compression: Some(asked.compression.unwrap_or(Compression::None)),
     };
     let verdict = rules::decide(&service.rules, &facts);
+    let caller = match (&account, &asked.user) {
+        (Some(account), _) => Ok((account.name.as_str(), account.uid)),
+        (None, Some(user)) => Err(format!("there is no user {user} here")),
+        (None, None) => Err("the caller is no user here, or is not given".to_owned()),
+    };
+    let user = rules::user_of(&service.runs_as, caller);
+    let is_allowed = verdict.is_allowed() && user.is_ok();
     let text = match call.given("json") {
-        true => format!("{}\n", json(&verdict)),
-        false => words(service, verdict, &facts),
+        true => format!("{}\n", json(&verdict, is_allowed)),
+        false => words(service, verdict, &facts, &user),
     };
     out.say(&text)?;
-    match verdict.is_allowed() {
+    match is_allowed {
         true => Ok(()),
         false => Err(Failure::Found),
     }
@@ -146,24 +158,30 @@ impl Asked {
             return Ok(None);
         };
         let found = UserRecord::look_up(user.as_str()).map_err(Fault::new)?;
-        Ok(found.map(|record| record.in_groups(named.to_vec()).named_groups))
+        Ok(found.and_then(|record| record.in_groups(named.to_vec()).named_groups))
     }
 }
 
 /// Returns the address that the host table lists for a host, if it is one alone.
-fn listed(paths: &Paths, host: &HostName) -> Option<IpAddr> {
-    let table = HostTable::load(paths).ok()?;
-    match &table.get(host)?.addresses {
-        Addresses::Listed(networks) => match networks.as_slice() {
+fn listed(paths: &Paths, host: &HostName) -> Result<Option<IpAddr>, Failure> {
+    let table = HostTable::load(paths)?;
+    let entry = table.get(host);
+    Ok(match entry.map(|entry| &entry.addresses) {
+        Some(Addresses::Listed(networks)) => match networks.as_slice() {
             [one] => one.single().map(|one| one.ip()),
             _ => None,
         },
-        Addresses::ByName => None,
-    }
+        Some(Addresses::ByName) | None => None,
+    })
 }
 
 /// Returns the decision in words: what decides, or why no rule does.
-fn words(service: &NamedService, verdict: Verdict<'_>, facts: &Facts<'_>) -> String {
+fn words(
+    service: &NamedService,
+    verdict: Verdict<'_>,
+    facts: &Facts<'_>,
+    user: &Result<UserName, String>,
+) -> String {
     let mut text = match verdict {
         Verdict::Allowed(rule) => format!("allowed by line {}: {rule}\n", rule.line()),
         Verdict::Denied(rule) => format!("denied by line {}: {rule}\n", rule.line()),
@@ -179,12 +197,10 @@ fn words(service: &NamedService, verdict: Verdict<'_>, facts: &Facts<'_>) -> Str
         }
     }
     if verdict.is_allowed() {
-        let user = match (&service.runs_as, facts.user) {
-            (ServiceUser::User(user), _) => user.to_string(),
-            (ServiceUser::Caller, Some(user)) => user.to_owned(),
-            (ServiceUser::Caller, None) => "the caller, who must be a user here".to_owned(),
-        };
-        text.push_str(&format!("as {user}\n"));
+        text.push_str(&match user {
+            Ok(user) => format!("as {user}\n"),
+            Err(why) => format!("but denied: {why}\n"),
+        });
     }
     if verdict == Verdict::Unlisted {
         for rule in &service.rules.allow {
@@ -198,22 +214,14 @@ fn words(service: &NamedService, verdict: Verdict<'_>, facts: &Facts<'_>) -> Str
     text
 }
 
-fn json(verdict: &Verdict<'_>) -> Json {
+fn json(verdict: &Verdict<'_>, is_allowed: bool) -> Json {
     let rule = match verdict {
         Verdict::Allowed(rule) | Verdict::Denied(rule) => Some(*rule),
         Verdict::Unlisted => None,
     };
     Json::Object(vec![
-        ("allowed", Json::Bool(verdict.is_allowed())),
+        ("allowed", Json::Bool(is_allowed)),
         ("line", rule.map(|rule| Json::count(rule.line())).into()),
         ("rule", Json::maybe(rule)),
     ])
-}
-
-fn now() -> Result<WeekTime, Failure> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seconds = since.ok().and_then(|now| i64::try_from(now.as_secs()).ok());
-    let time = seconds.and_then(local_time::at);
-    let (day, minute) = time.ok_or_else(|| Fault::new("this host's clock has no time"))?;
-    Ok(WeekTime { day, minute })
 }

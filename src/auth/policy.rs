@@ -124,12 +124,20 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// Returns whether its user must be one who may log in. A service's own user may be locked.
-    pub fn is_users(&self) -> bool {
-        self.service
-            .as_ref()
-            .is_none_or(|service| service.is_callers)
+    /// Returns how it uses its user's account.
+    pub fn account_use(&self) -> AccountUse {
+        let service = self.service.as_ref();
+        service.map_or(AccountUse::LogIn, |service| service.account_use)
     }
+}
+
+/// How an account is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountUse {
+    /// By the user, who logs in or runs commands: its password must not be locked.
+    LogIn,
+    /// By a service that has a user of its own.
+    Service,
 }
 
 /// How the words of a command are run.

@@ -4,12 +4,14 @@
 
 use std::net::IpAddr;
 
-use crate::config::name::HostName;
+use crate::config::name::{HostName, UserName};
+use crate::config::named_services::ServiceUser;
 use crate::config::rules::{
     Compression, Condition, HardwareAddress, MachineId, Rule, Rules, TokenKind,
 };
 use crate::config::times::WeekTime;
 use crate::protocol::hello::Suite;
+use crate::sys::id_number::IdNumber;
 
 /// What is known of a caller and its connection. What is `None` is not known.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +85,27 @@ pub fn unmet<'a>(rule: &'a Rule, facts: &Facts<'_>) -> impl Iterator<Item = &'a 
 pub fn unknown<'a>(rule: &'a Rule, facts: &Facts<'_>) -> impl Iterator<Item = &'a Condition> {
     let is_unknown = move |condition: &&Condition| holds(condition, facts).is_none();
     rule.conditions().iter().filter(is_unknown)
+}
+
+/// Returns the user that a service belongs to for a caller that may use it. `caller`: the name and the
+/// number of the user that the caller is here, or why it is none.
+///
+/// # Errors
+/// `"@caller"` is no user here, or is root.
+pub fn user_of(
+    runs_as: &ServiceUser,
+    caller: Result<(&str, IdNumber), String>,
+) -> Result<UserName, String> {
+    match (runs_as, caller) {
+        (ServiceUser::User(user), _) => Ok(user.clone()),
+        (ServiceUser::Caller, Ok((_, IdNumber::ROOT))) => {
+            Err("as = \"@caller\" does not make the caller root".into())
+        }
+        (ServiceUser::Caller, Ok((name, _))) => {
+            UserName::parse(name).map_err(|fault| fault.to_string())
+        }
+        (ServiceUser::Caller, Err(why)) => Err(why),
+    }
 }
 
 /// Returns whether a condition holds; `None`: what it is about is not known.

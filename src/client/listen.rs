@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -29,6 +30,9 @@ use crate::sys::socket_owner;
 
 /// Most connections at the same time: further ones wait to be accepted.
 const MOST: usize = 1_000;
+
+/// The pause after accept(2) has found no resources.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How often ended processes are looked for while there are any, milliseconds.
 const REAP: u16 = 1_000;
@@ -148,12 +152,13 @@ impl Listener {
     /// Accepts a connection. `None`: there is none.
     fn accept(&self) -> io::Result<Option<Accepted>> {
         let accepted = match self {
-            Self::Tcp(listener) => listener.accept().and_then(|(stream, from)| {
+            Self::Tcp(listener) => listener.accept().map(|(stream, from)| {
                 let owner = of_this_user(from.ip(), || {
                     socket_owner::of_connection(from, stream.local_addr()?)
                 });
-                crate::sys::socket::prepare(stream.as_fd())?;
-                Ok(owner.map_or_else(Accepted::Others, |()| Accepted::Own(stream.into())))
+                let prepared = || crate::sys::socket::prepare(stream.as_fd());
+                let accepted = owner.and_then(|()| prepared().map_err(|e| e.to_string()));
+                accepted.map_or_else(Accepted::Others, |()| Accepted::Own(stream.into()))
             }),
             // Its file is this user's alone.
             Self::Unix(listener, _) => {
@@ -176,6 +181,37 @@ impl AsFd for Listener {
             Self::Unix(listener, _) => listener.as_fd(),
         }
     }
+}
+
+/// Connections that were not accepted: other users of this machine can cause any number of them, so
+/// at most one line a second tells of them.
+#[derive(Default)]
+struct OtherUsers {
+    told: Option<Instant>,
+    left_out: usize,
+}
+
+impl OtherUsers {
+    fn tell(&mut self, host: &str, why: &str) {
+        let now = Instant::now();
+        let is_soon = |at: Instant| now.duration_since(at) < Duration::from_secs(1);
+        if self.told.is_some_and(is_soon) {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        }
+        let more = match std::mem::take(&mut self.left_out) {
+            0 => String::new(),
+            n => format!("; {n} more before it"),
+        };
+        self.told = Some(now);
+        messages::print_error(Some(host), &format!("{why}{more}"));
+    }
+}
+
+/// Whether an accept(2) has found no resources.
+fn is_shortage(e: &io::Error) -> bool {
+    let all = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    e.raw_os_error().is_some_and(|errno| all.contains(&errno))
 }
 
 /// Whether an accept(2) that failed is nobody's fault.
@@ -238,7 +274,7 @@ pub(super) fn listen(
         nix::unistd::daemon(true, true).map_err(|e| Fault::from(e).while_doing("-f"))?;
         listener.belongs_to_this_process();
     }
-    let mut children = 0_usize;
+    let (mut children, mut others) = (0_usize, OtherUsers::default());
     loop {
         children = children.saturating_sub(reap());
         if let Some(signal) = wait(&listener, &caught, children).map_err(failed)? {
@@ -251,7 +287,13 @@ pub(super) fn listen(
             Ok(None) => continue,
             Ok(Some(Accepted::Own(connection))) => connection,
             Ok(Some(Accepted::Others(why))) => {
-                messages::print_error(Some(&call.host), &why);
+                others.tell(&call.host, &why);
+                continue;
+            }
+            Err(e) if is_shortage(&e) => {
+                let words = format!("cannot accept a connection: {e}");
+                messages::print_error(Some(&call.host), &words);
+                std::thread::sleep(ACCEPT_RETRY);
                 continue;
             }
             Err(e) => return Err(failed(e)),

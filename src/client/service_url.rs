@@ -25,10 +25,12 @@ impl ServiceUrl {
     /// It is no URL, or its service, its host or an argument is invalid.
     pub(super) fn parse(url: &str) -> Result<Self, Fault> {
         let wrong = |why: &str| {
-            let form = "a service's URL is NAME://HOST[/ARGUMENT]...";
-            Fault::new(format!("{}: {why}; {form}", quoted(url)))
+            let form = "a service's URL: NAME://[USER@]HOST[:PORT][/ARG]...[?ARG[&ARG]...]";
+            Fault::new(format!("{}: {why}", quoted(url))).with_remedy(form)
         };
-        let (name, rest) = url.split_once("://").ok_or_else(|| wrong("no ://"))?;
+        let (name, rest) = url
+            .split_once("://")
+            .ok_or_else(|| wrong("it has no ://"))?;
         if !is_service_name(name.as_bytes()) {
             return Err(wrong("no service can have that name"));
         }
@@ -42,6 +44,10 @@ impl ServiceUrl {
         let parts = path.split('/').skip(1).filter(|part| !part.is_empty());
         let queries = query.split('&').filter(|part| !part.is_empty());
         let args = parts.chain(queries).map(|part| {
+            if part == "\"" || part.starts_with('"') != part.ends_with('"') {
+                let why = "a quote has no pair; write / and & in an argument as %2F and %26";
+                return Err(wrong(why));
+            }
             let bytes = decoded(part).ok_or_else(|| wrong("% needs two hexadecimal digits"))?;
             match bytes.contains(&0) {
                 true => Err(wrong("an argument cannot have a NUL byte")),
@@ -107,7 +113,9 @@ mod tests {
     #[test]
     fn other_texts_are_no_url() {
         for (text, why) in [
-            ("hostb", "no ://"),
+            ("hostb", "it has no ://"),
+            ("x://hostb/\"a/b\"", "a quote has no pair"),
+            ("x://hostb?\"a&b\"", "a quote has no pair"),
             ("-x://hostb", "no service can have that name"),
             ("a/b://hostb", "no service can have that name"),
             ("x://", "the host has no name"),

@@ -230,6 +230,11 @@ impl Paths {
         self.run.join("cosserver.lock")
     }
 
+    /// Returns the socket of the program that serves all connections of a named service.
+    pub fn service_socket(&self, name: &str) -> PathBuf {
+        self.run.join(format!("service-{name}"))
+    }
+
     /// The file with that daemon's process id.
     pub fn pid_file(&self) -> PathBuf {
         self.run.join("cosserver.pid")

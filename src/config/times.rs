@@ -1,9 +1,11 @@
 //! Weekdays and times of day, as an access rule lists them: `Mon-Fri 07:00-19:00`. Pure.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::words::quoted;
 use crate::fault::Fault;
+use crate::sys::local_time;
 
 /// The names of the weekdays, Monday first.
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -20,6 +22,18 @@ pub struct WeekTime {
 }
 
 impl WeekTime {
+    /// Returns the weekday and the minute on this host's clock.
+    ///
+    /// # Errors
+    /// The clock is before 1970, or the system cannot convert it.
+    pub fn now() -> Result<Self, Fault> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = since.ok().and_then(|now| i64::try_from(now.as_secs()).ok());
+        let time = seconds.and_then(local_time::at);
+        let (day, minute) = time.ok_or_else(|| Fault::new("this host's clock cannot be read"))?;
+        Ok(Self { day, minute })
+    }
+
     /// Parses a day and a time, as in `Mon 07:30`.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, time) = text.trim().split_once(' ')?;

@@ -149,7 +149,7 @@ mod tests {
                 shell: "/bin/sh".into(),
             },
             validity,
-            named_groups: vec!["wheel".into()],
+            named_groups: Some(vec!["wheel".into()]),
         }
     }
 

@@ -43,8 +43,9 @@ pub struct UserRecord {
     /// What a directory says of the account's validity. If `/etc/shadow`, which NSS may not read
     /// here, has a line for the account, that line takes precedence.
     pub validity: Option<Validity>,
-    /// Of the groups that access rules name, those that the user is in.
-    pub named_groups: Vec<String>,
+    /// Of the groups that access rules name, those that the user is in; `None`: the group database
+    /// did not answer.
+    pub named_groups: Option<Vec<String>>,
 }
 
 impl UserRecord {
@@ -74,21 +75,23 @@ impl UserRecord {
         Ok(Some(Self {
             account,
             validity,
-            named_groups: Vec::new(),
+            named_groups: Some(Vec::new()),
         }))
     }
 
     /// Returns the record with those of these groups that the user is in. May block.
     #[must_use]
     pub fn in_groups(self, names: Vec<String>) -> Self {
-        let is_in = |name: &String| {
-            let group = Group::from_name(name).ok().flatten();
-            group.is_some_and(|group| {
-                let mut all = self.account.groups.iter();
-                all.any(|own| *own == group.gid.as_raw())
-            })
+        let is_in = |group: Group| {
+            let mut all = self.account.groups.iter();
+            all.any(|own| *own == group.gid.as_raw())
         };
-        let named_groups = names.into_iter().filter(is_in).collect();
+        let found = |name: String| match Group::from_name(&name) {
+            Ok(group) => Ok(group.is_some_and(is_in).then_some(name)),
+            Err(e) => Err(e),
+        };
+        let found: Result<Vec<Option<String>>, _> = names.into_iter().map(found).collect();
+        let named_groups = found.ok().map(|all| all.into_iter().flatten().collect());
         Self {
             named_groups,
             ..self
@@ -248,7 +251,8 @@ mod tests {
         assert_eq!(UserRecord::of_number(0), Ok(Some(root)));
         let groups = ["root", "no-such-group-here", "nogroup"].map(str::to_owned);
         let root = UserRecord::look_up("root").unwrap().unwrap();
-        assert_eq!(root.in_groups(groups.to_vec()).named_groups, ["root"]);
+        let found = root.in_groups(groups.to_vec()).named_groups;
+        assert_eq!(found, Some(vec!["root".to_owned()]));
         assert_eq!(UserRecord::look_up("no-such-user-here"), Ok(None));
         assert_eq!(UserRecord::of_number(4_000_000_001), Ok(None));
     }

@@ -103,9 +103,9 @@ impl BackendAddress {
 /// Everything that the child needs, so that it asks no other process.
 enum Plan {
     /// It becomes a program.
-    Execute(Execution),
+    Execute(ExecPlan),
     /// It connects a socket, and ends.
-    Connect(Connection),
+    Connect(ConnectPlan),
 }
 
 impl Plan {
@@ -119,7 +119,7 @@ impl Plan {
 }
 
 /// A connection to be made by a user.
-struct Connection {
+struct ConnectPlan {
     user: Option<Identity>,
     /// The socket, above 2.
     socket: RawFd,
@@ -128,7 +128,7 @@ struct Connection {
 }
 
 /// A program to be executed.
-struct Execution {
+struct ExecPlan {
     program: Program,
     /// Pointers to the program's strings, ended by a null pointer.
     argv: Vec<*const libc::c_char>,
@@ -158,7 +158,7 @@ impl Starter {
         limits: Limits,
         leader: Option<&AtomicI32>,
     ) -> nix::Result<Pid> {
-        let plan = Plan::Execute(Execution {
+        let plan = Plan::Execute(ExecPlan {
             argv: pointers(&program.argv),
             environment: pointers(&program.environment),
             program,
@@ -186,7 +186,7 @@ impl Starter {
         socket: BorrowedFd<'_>,
         to: BackendAddress,
     ) -> nix::Result<Pid> {
-        let plan = Plan::Connect(Connection {
+        let plan = Plan::Connect(ConnectPlan {
             user,
             socket: socket.as_raw_fd(),
             to,

@@ -5,13 +5,17 @@ use std::io;
 use std::net::IpAddr;
 
 /// Returns the hardware address of a host on the same link; `None`: it is not known, or the host is
-/// not on the same link.
+/// not on the same link. A link-local IPv6 address may be another host's on each link: it is not
+/// known.
 ///
 /// # Errors
 /// The system does not tell.
 #[cfg(target_os = "linux")]
 pub fn hardware_of(host: IpAddr) -> io::Result<Option<[u8; 6]>> {
-    linux::ask(host)
+    match host {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Ok(None),
+        IpAddr::V4(_) | IpAddr::V6(_) => linux::ask(host),
+    }
 }
 
 /// Returns `None`: only Linux is asked.
@@ -81,7 +85,7 @@ mod linux {
     }
 
     /// Reads a part of the answer. `None`: the next part is to be read.
-    fn read(mut rest: &[u8], host: IpAddr) -> io::Result<Option<Option<[u8; 6]>>> {
+    pub(super) fn read(mut rest: &[u8], host: IpAddr) -> io::Result<Option<Option<[u8; 6]>>> {
         while let Some((kind, body, next)) = message(rest) {
             match kind {
                 ENTRY => {
@@ -137,6 +141,10 @@ mod linux {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test panics where something is not as it should be"
+)]
 mod tests {
     use super::*;
 
@@ -145,6 +153,52 @@ mod tests {
         for host in ["198.51.100.77", "2001:db8::77", "127.0.0.1"] {
             assert_eq!(hardware_of(host.parse().unwrap()).unwrap(), None, "{host}");
         }
+    }
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + body.len()).unwrap();
+        let mut all = length.to_ne_bytes().to_vec();
+        all.extend(kind.to_ne_bytes());
+        all.extend([0; 10]);
+        all.extend(body);
+        all
+    }
+
+    /// An entry as the kernel sends it.
+    fn entry(last: u8, hardware: &[u8]) -> Vec<u8> {
+        let mut body = vec![0; 12];
+        body.extend(8_u16.to_ne_bytes());
+        body.extend(1_u16.to_ne_bytes());
+        body.extend([192, 0, 2, last]);
+        body.extend(u16::try_from(4 + hardware.len()).unwrap().to_ne_bytes());
+        body.extend(2_u16.to_ne_bytes());
+        body.extend(hardware);
+        body.resize(body.len().next_multiple_of(4), 0);
+        message(28, &body)
+    }
+
+    #[test]
+    fn entries_are_read() {
+        let host = "192.0.2.9".parse().unwrap();
+        let read = |parts: &[Vec<u8>]| linux::read(&parts.concat(), host);
+        let (other, its) = (entry(8, &[1; 6]), entry(9, &[2, 0, 0x5e, 0x10, 0, 1]));
+        let found = read(&[other.clone(), its.clone()]).unwrap();
+        assert_eq!(found, Some(Some([2, 0, 0x5e, 0x10, 0, 1])));
+        assert_eq!(
+            read(std::slice::from_ref(&other)).unwrap(),
+            None,
+            "there is more"
+        );
+        assert_eq!(
+            read(&[other, message(3, &[0; 4])]).unwrap(),
+            Some(None),
+            "the end"
+        );
+        // Not Ethernet; cut short; refused.
+        let end = message(3, &[]);
+        assert_eq!(read(&[entry(9, &[1; 8]), end]).unwrap(), Some(None));
+        assert_eq!(read(&[its[..30].to_vec()]).unwrap(), None);
+        assert!(read(&[message(2, &[0; 4])]).is_err());
     }
 
     /// As far as this machine has neighbours.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 /// Returns the user ID of the socket on this host whose own address is `its` and whose peer's is
-/// `ours`; `None`: there is no such socket.
+/// `ours`; `None`: there is no such socket, or its owner has closed it.
 ///
 /// # Errors
 /// The system does not tell.
@@ -45,6 +45,8 @@ mod linux {
     /// Where the user stands in the answer: behind the header, the family and state, the addresses,
     /// and three counters.
     const UID: usize = 16 + 4 + 48 + 12;
+    /// Where the socket's inode stands, behind the user; 0: the owner has closed it.
+    const INODE: usize = UID + 4;
 
     pub(super) fn ask(its: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
         let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
@@ -52,7 +54,8 @@ mod linux {
         let netlink = socket(family, kind, flags, protocol)?;
         send(netlink.as_raw_fd(), &question(its, ours), MsgFlags::empty())?;
         let mut buffer = [0; 1024];
-        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        // The kernel answers within send(2).
+        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
         answer(buffer.get(..length).unwrap_or_default())
     }
 
@@ -93,7 +96,11 @@ mod linux {
             bytes.try_into().ok().map(u32::from_ne_bytes)
         };
         match kind.map(u16::from_ne_bytes) {
-            Some(BY_FAMILY) => Ok(number(UID)),
+            // The kernel reports user 0 for a socket that its owner has closed: that is not root's.
+            Some(BY_FAMILY) => {
+                let is_owned = number(INODE).is_some_and(|inode| inode != 0);
+                Ok(number(UID).filter(|_| is_owned))
+            }
             Some(ERROR) => {
                 let errno = number(16).map_or(0, |n| i32::from_ne_bytes(n.to_ne_bytes()));
                 match errno.saturating_neg() {
@@ -123,7 +130,10 @@ mod tests {
             let (ours, its) = listener.accept().unwrap();
             let found = of_connection(its, ours.local_addr().unwrap()).unwrap();
             assert_eq!(found, Some(nix::unistd::geteuid().as_raw()));
+            // Regression: one that its owner has closed counted as root's.
             drop(client);
+            let found = of_connection(its, ours.local_addr().unwrap()).unwrap();
+            assert_eq!(found, None, "closed by its owner");
             let nobodys = SocketAddr::new(its.ip(), 1);
             assert_eq!(
                 of_connection(nobodys, ours.local_addr().unwrap()).unwrap(),

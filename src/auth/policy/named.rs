@@ -3,7 +3,7 @@
 //!
 //! An absent service, a forbidden one and a misspelt one are refused alike: only the log differs.
 
-use super::{Exec, Form, Granted, allowed_user};
+use super::{AccountUse, Exec, Form, Granted, allowed_user};
 use crate::auth::AuthenticatedHost;
 use crate::auth::rules::{self, Facts, Verdict};
 use crate::config::name::UserName;
@@ -54,8 +54,8 @@ pub struct Connect {
     pub name: String,
     /// The user that the connection belongs to.
     pub user: UserName,
-    /// Whether that is the user that the caller is here.
-    pub is_callers: bool,
+    /// How it uses that user's account.
+    pub account_use: AccountUse,
     /// What is connected to.
     pub to: ConnectTo,
 }
@@ -75,8 +75,8 @@ pub enum ConnectTo {
 pub struct ServiceJob {
     /// The service's name in the settings.
     pub name: String,
-    /// Whether it runs as the user that the caller is here.
-    pub is_callers: bool,
+    /// How it uses its user's account.
+    pub account_use: AccountUse,
     /// Whether its standard input and output are one socket, as inetd's are.
     pub is_inetd: bool,
     /// The variables that describe the caller and the request.
@@ -103,7 +103,9 @@ impl ServiceCaller {
 
     fn decide<'a>(&self, service: &'a NamedService, context: &ServiceContext<'_>) -> Verdict<'a> {
         let account = context.account.map(|record| &record.account);
-        let groups = context.account.map(|record| record.named_groups.as_slice());
+        let groups = context
+            .account
+            .and_then(|record| record.named_groups.as_deref());
         let facts = Facts {
             user: account.map(|account| account.name.as_str()),
             groups,
@@ -125,18 +127,12 @@ impl ServiceCaller {
         service: &NamedService,
         context: &ServiceContext<'_>,
     ) -> Result<UserName, String> {
-        let user = match &service.runs_as {
-            ServiceUser::User(user) => user.clone(),
-            ServiceUser::Caller => {
-                let user = self.user.clone()?;
-                let record = context.account;
-                let record = record.ok_or_else(|| format!("{user} is no user that can be used"))?;
-                if record.account.uid == 0 {
-                    return Err("as = \"@caller\" does not make the caller root".into());
-                }
-                user
-            }
+        let caller = match (&self.user, context.account) {
+            (Ok(_), Some(record)) => Ok((record.account.name.as_str(), record.account.uid)),
+            (Ok(user), None) => Err(format!("{user} is no user that can be used")),
+            (Err(why), _) => Err(why.clone()),
         };
+        let user = rules::user_of(&service.runs_as, caller)?;
         match context.serves {
             Some(own) if own != user.as_str() => {
                 Err(format!("this daemon runs as {own} and cannot be {user}"))
@@ -232,11 +228,11 @@ pub fn grant_service(
                     ConnectTo::Program(command.clone())
                 }
             };
-            let is_callers = service.runs_as == ServiceUser::Caller;
+            let account_use = account_use(&service.runs_as);
             let service = Connect {
                 name,
                 user,
-                is_callers,
+                account_use,
                 to,
             };
             let to = caller.host;
@@ -260,13 +256,20 @@ pub fn grant_service(
         environment: passed.filter(|(n, _)| entry.may_pass(n)).cloned().collect(),
         service: Some(ServiceJob {
             name,
-            is_callers: service.runs_as == ServiceUser::Caller,
+            account_use: account_use(&service.runs_as),
             is_inetd,
             variables,
         }),
     };
     let to = caller.host;
     Ok(GrantedService::Job(Granted { service, to }))
+}
+
+fn account_use(runs_as: &ServiceUser) -> AccountUse {
+    match runs_as {
+        ServiceUser::Caller => AccountUse::LogIn,
+        ServiceUser::User(_) => AccountUse::Service,
+    }
 }
 
 /// Returns the format of a service's result: the first that the caller takes of those that there are,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 
 use super::look_ups::{LookUp, LookUps, USERS_AT_ONCE};
+use crate::auth::policy::AccountUse;
 use crate::config::name::UserName;
 use crate::ipc::lookup::Question;
 use crate::sys::account::{Account, UserRecord};
@@ -116,7 +117,7 @@ impl Accounts {
         Some(FoundUser::User(Box::new(UserRecord {
             account: own.clone(),
             validity: None,
-            named_groups: Vec::new(),
+            named_groups: Some(Vec::new()),
         })))
     }
 
@@ -288,12 +289,12 @@ impl Accounts {
         Ok(read)
     }
 
-    /// Checks whether an account may be used for a command: `is_users`, or for a service that has
-    /// its own user, whose password may be locked.
+    /// Checks whether an account may be used in this way: it has not expired and, if a user is to log
+    /// in by it, is not locked.
     ///
     /// # Errors
     /// Returns why it may not.
-    pub(super) fn check(&mut self, record: &UserRecord, is_users: bool) -> Result<(), String> {
+    pub(super) fn check(&mut self, record: &UserRecord, usage: AccountUse) -> Result<(), String> {
         let Account { name, uid, .. } = &record.account;
         let is_root = *uid == 0;
         if let Some(file) = shadow::nologin().filter(|_| !is_root) {
@@ -310,7 +311,7 @@ impl Accounts {
             return Err(format!("the account {name} has expired"));
         }
         // For root, it only means that root's password does not log in.
-        if validity.locked && is_users && !is_root {
+        if validity.locked && usage == AccountUse::LogIn && !is_root {
             return Err(format!("the password of {name} is locked"));
         }
         Ok(())
@@ -464,9 +465,9 @@ mod tests {
         ] {
             record.account.uid = IdNumber::new(uid).unwrap();
             record.validity = Some(Validity { locked, expires });
-            let said = accounts.check(&record, true);
+            let said = accounts.check(&record, AccountUse::LogIn);
             assert_eq!(said.is_ok(), may, "{uid} {locked} {expires:?}: {said:?}");
-            let said = accounts.check(&record, false);
+            let said = accounts.check(&record, AccountUse::Service);
             let is_expired = expires.is_some_and(|day| day <= today);
             assert_eq!(said.is_ok(), !is_expired, "a service's own user: {said:?}");
         }

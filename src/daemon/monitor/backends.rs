@@ -4,7 +4,7 @@
 //! Runs in the monitor. Owns the attempts, their sockets and their children. Must not wait for a
 //! backend, nor connect by itself as root.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,9 +23,10 @@ use crate::sys::socket;
 /// How long connecting to a backend may take, all its addresses together.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Most attempts at the same time, and of one service.
+/// Most attempts at the same time, of one service, and of one service and peer.
 const MOST: usize = 256;
 const MOST_OF_ONE: usize = 64;
+const MOST_OF_PEER: usize = 48;
 
 /// An address of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub(super) enum Target {
 /// A connection that is being made.
 struct Attempt {
     connection: Connection,
+    peer: IpAddr,
     /// The service, by name.
     service: String,
     /// The user that connects; `None`: the daemon's own.
@@ -67,21 +69,22 @@ impl Backends {
     pub(super) fn begin(
         &mut self,
         jobs: &mut Jobs,
-        connection: Connection,
+        (connection, peer): (Connection, IpAddr),
         service: &str,
         account: Option<&Account>,
         mut targets: Vec<Target>,
         now: Instant,
     ) -> Result<(), String> {
-        let same = self.0.iter().filter(|attempt| attempt.service == service);
-        if self.0.len() >= MOST || same.count() >= MOST_OF_ONE {
+        let same = || self.0.iter().filter(|attempt| attempt.service == service);
+        let peers = same().filter(|attempt| attempt.peer == peer).count();
+        if self.0.len() >= MOST || same().count() >= MOST_OF_ONE || peers >= MOST_OF_PEER {
             return Err("too many connections to backends are being made".into());
         }
         targets.reverse();
-        let target = targets.pop().ok_or("its host has no address")?;
-        let (child, socket) = start(jobs, account, &target).map_err(|e| e.to_string())?;
+        let (child, socket) = start_next(jobs, account, &mut targets)?;
         self.0.push(Attempt {
             connection,
+            peer,
             service: service.to_owned(),
             account: account.cloned(),
             next: targets,
@@ -113,19 +116,29 @@ impl Backends {
                 Ended::Exited(number) => Errno::from_raw(number).desc().to_owned(),
                 Ended::Killed(signal) => format!("signal {signal} ended the process that connects"),
             };
-            match attempt.next.pop().filter(|_| !attempt.is_late) {
-                None => all.push((attempt.connection, Err(why))),
-                Some(target) => match start(jobs, attempt.account.as_ref(), &target) {
-                    Ok((child, socket)) => self.0.push(Attempt {
-                        child,
-                        socket,
-                        ..attempt
-                    }),
-                    Err(e) => all.push((attempt.connection, Err(e.to_string()))),
-                },
+            if attempt.is_late || attempt.next.is_empty() {
+                all.push((attempt.connection, Err(why)));
+                continue;
+            }
+            match start_next(jobs, attempt.account.as_ref(), &mut attempt.next) {
+                Ok((child, socket)) => self.0.push(Attempt {
+                    child,
+                    socket,
+                    ..attempt
+                }),
+                Err(why) => all.push((attempt.connection, Err(why))),
             }
         }
         all
+    }
+
+    /// Kills the child of a connection whose peer has left.
+    pub(super) fn abandon(&mut self, connection: Connection) {
+        let is_its = |a: &&mut Attempt| a.connection == connection && !a.is_late;
+        for attempt in self.0.iter_mut().filter(is_its) {
+            attempt.is_late = true;
+            process::signal(attempt.child, Signal::SIGKILL);
+        }
     }
 
     /// Returns when the next of them is late.
@@ -143,6 +156,22 @@ impl Backends {
             }
         }
     }
+}
+
+/// Starts a child for the next of these addresses for which one can be started.
+fn start_next(
+    jobs: &mut Jobs,
+    account: Option<&Account>,
+    next: &mut Vec<Target>,
+) -> Result<(Pid, OwnedFd), String> {
+    let mut why = "its host has no address".to_owned();
+    while let Some(target) = next.pop() {
+        match start(jobs, account, &target) {
+            Ok(started) => return Ok(started),
+            Err(e) => why = e.to_string(),
+        }
+    }
+    Err(why)
 }
 
 /// Starts a child that connects a new socket.

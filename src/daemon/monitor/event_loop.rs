@@ -327,7 +327,7 @@ impl Monitor {
             let finished = parts.jobs.sessions_mut().job_ended(id, now);
             parts.session_ended(finished);
         }
-        parts.waiting_services.ended(&mut parts.ground);
+        parts.shared_programs.ended(&mut parts.ground);
         for (connection, outcome) in parts.backends.ended(&mut parts.jobs) {
             pipeline::backend_connected(parts, connection, outcome, now);
         }
@@ -389,6 +389,7 @@ impl Monitor {
                 let ground = &mut parts.ground;
                 parts.processes.send_limits(ground);
                 parts.jobs.reload(ground);
+                parts.shared_programs.reload(&ground.settings.service);
                 parts.names.reload(ground, now);
                 parts.send_new_networks();
             }
@@ -523,7 +524,7 @@ impl Monitor {
         // is not waited for.
         parts.names.finish(ground);
         parts.processes.finish();
-        parts.waiting_services.stop(&ground.paths.run);
+        parts.shared_programs.stop(ground);
         if let Some(inetd) = &mut parts.inetd {
             inetd.leave_slot();
         }

@@ -44,10 +44,10 @@ mod reject;
 mod run_claim;
 mod run_folder;
 mod sessions;
+mod shared_programs;
 mod sockets;
 mod start;
 mod startup_error;
-mod waiting_services;
 
 use crate::sys::process;
 

@@ -14,6 +14,7 @@ pub(super) use super::accounts::FoundUser;
 use super::ground::Ground;
 use super::hosts::{Hosts, Refreshed, Resolution};
 use super::look_ups::{Found, LookUp, LookUpEvent, LookUps};
+use crate::auth::policy::AccountUse;
 use crate::config::hostinfo::HostTable;
 use crate::config::name::HostName;
 use crate::daemon::sources::Networks;
@@ -227,13 +228,13 @@ impl Names {
         self.accounts.user_exists(&mut self.look_ups, uid)
     }
 
-    /// Checks whether an account may be used for a command: `is_users`, or for a service that has
-    /// its own user, whose password may be locked.
+    /// Checks whether an account may be used in this way: it has not expired and, if a user is to log
+    /// in by it, is not locked.
     ///
     /// # Errors
     /// Returns why it may not.
-    pub(super) fn check(&mut self, record: &UserRecord, is_users: bool) -> Result<(), String> {
-        self.accounts.check(record, is_users)
+    pub(super) fn check(&mut self, record: &UserRecord, usage: AccountUse) -> Result<(), String> {
+        self.accounts.check(record, usage)
     }
 
     // ---- look-up processes ----

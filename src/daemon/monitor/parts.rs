@@ -20,7 +20,7 @@ use super::registry_client::RegistryClient;
 use super::registry_client::guesses::Guesses;
 use super::sessions::shares::{Holder, Shares};
 use super::sessions::{Finished, Leader, SessionInfo};
-use super::waiting_services::WaitingServices;
+use super::shared_programs::SharedPrograms;
 use crate::fault::Fault;
 use crate::ipc::Channel;
 use crate::ipc::gate::{Complaint, Order, Question};
@@ -47,7 +47,7 @@ pub(super) struct Parts {
     /// The connections to backends that are being made.
     pub(super) backends: Backends,
     /// The programs of inetd services that serve several connections.
-    pub(super) waiting_services: WaitingServices,
+    pub(super) shared_programs: SharedPrograms,
     /// The jobs, and the sessions that they belong to.
     pub(super) jobs: Jobs,
     /// Set when serving the one connection of inetd.

@@ -159,7 +159,13 @@ pub(super) fn user_found(
             (AwaitsAccount::Backend(pending), None) => {
                 named::connect_with_account(parts, c, *pending, found, now)
             }
-            (AwaitsAccount::Caller(pending), None) => {
+            // The answer has not the groups that the lists name by now.
+            (AwaitsAccount::Caller(pending, groups), None)
+                if groups != parts.ground.settings.service.groups() =>
+            {
+                named::begin(parts, c, *pending, now)
+            }
+            (AwaitsAccount::Caller(pending, _), None) => {
                 named::decide(parts, c, *pending, found.ok().flatten(), now)
             }
         };

@@ -61,7 +61,8 @@ pub(super) enum AwaitsAccount {
     /// A granted connection to a backend, for the user that it belongs to.
     Backend(Box<Pending<Granted<Connect>>>),
     /// A caller of named services, for the user that it is here, before the services' lists decide.
-    Caller(Box<Pending<ServiceCaller>>),
+    /// Also the groups that are looked up with it: a reload may name others.
+    Caller(Box<Pending<ServiceCaller>>, Vec<String>),
 }
 
 /// A granted connection to a backend, and the account that it belongs to.
@@ -115,7 +116,7 @@ impl AwaitsAccount {
         match self {
             Self::Job(pending) => pending.request.authenticated(),
             Self::Backend(pending) => pending.request.authenticated(),
-            Self::Caller(pending) => pending.request.host(),
+            Self::Caller(pending, _) => pending.request.host(),
         }
     }
 }

@@ -68,17 +68,17 @@ pub(super) enum Leader {
     Ours(Pid),
     /// A child of a login worker, which reports its end and reaps it afterwards.
     Workers(Pid),
-    /// None: the application runs detached, or nothing runs.
+    /// None: the application runs detached.
     Detached,
-    /// None: the session is a connection to a backend.
-    Backend,
+    /// None: the session has no process. It is a connection to a backend, or a text.
+    NoProcess,
 }
 
 impl Leader {
     pub(super) const fn pid(self) -> Option<Pid> {
         match self {
             Self::Ours(pid) | Self::Workers(pid) => Some(pid),
-            Self::Detached | Self::Backend => None,
+            Self::Detached | Self::NoProcess => None,
         }
     }
 }

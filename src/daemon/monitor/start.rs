@@ -36,11 +36,11 @@ use super::registry_client::RegistryClient;
 use super::registry_client::guesses::Guesses;
 use super::run_claim::Claim;
 use super::sessions::Sessions;
+use super::shared_programs::SharedPrograms;
 use super::sockets::LocalSockets;
 use super::startup_error::{
     print_error, print_startup_fault, stderr_is_the_peers, warn_of_line, warn_of_log, warn_of_user,
 };
-use super::waiting_services::WaitingServices;
 use super::{descriptor_limit, event_source, inetd, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
@@ -294,7 +294,7 @@ fn serve(
     let hosts = Hosts::load(&paths);
     let parts = Parts {
         backends: Backends::default(),
-        waiting_services: WaitingServices::default(),
+        shared_programs: SharedPrograms::default(),
         ground: Ground {
             paths,
             settings,

@@ -1,4 +1,4 @@
-//! A job's child between its start and exec.
+//! The child that becomes a job, or connects a socket, between its start and exec or its exit.
 //!
 //! Runs in the child, which may share its parent's memory: it makes system calls only, by
 //! [`super::calls`], and writes no memory of the parent's but its own stack.
@@ -11,10 +11,11 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
 use super::calls;
-use super::{Connection, Execution, Identity, Plan};
+use super::{ConnectPlan, ExecPlan, Identity, Plan};
 
-/// Becomes the program, or reports on its stderr why it cannot and exits: with 127 if the program
-/// is missing, with 126 if it may not be executed, as in a shell.
+/// Carries out the plan. A program that cannot be executed is reported on its stderr, with the exit
+/// status 127 if it is missing and 126 if it may not be executed, as in a shell. A connection exits
+/// with the number of its error, 0 if there is none.
 pub(super) fn run(plan: &Plan) -> ! {
     match plan {
         Plan::Execute(execution) => {
@@ -29,13 +30,14 @@ pub(super) fn run(plan: &Plan) -> ! {
 }
 
 /// Connects the socket as the user. Keeps no other descriptor open meanwhile.
-fn connect(connection: &Connection) -> Result<(), Errno> {
+fn connect(connection: &ConnectPlan) -> Result<(), Errno> {
     default_actions();
     calls::duplicate(connection.socket, 0)?;
     close_from(1);
     calls::new_session();
     if let Some(user) = &connection.user {
-        // Else a firewall would take it for root's.
+        // Firewalls match the socket's owner (iptables --uid-owner), which is still root. If this
+        // fails, only such rules are affected.
         calls::own(0, user.uid, user.gid);
         become_user(user)?;
     }
@@ -45,7 +47,7 @@ fn connect(connection: &Connection) -> Result<(), Errno> {
 }
 
 /// Becomes the program. Returns only if that failed.
-fn become_job(plan: &Execution) -> Errno {
+fn become_job(plan: &ExecPlan) -> Errno {
     let program = &plan.program;
     default_actions();
     for (fd, number) in plan.fds.into_iter().zip(0..) {

@@ -326,7 +326,9 @@ pub(super) fn record_of(
         Question::Host(_) => None,
     };
     if let Some(asked) = asked_groups {
-        record.named_groups.retain(|group| asked.contains(group));
+        if let Some(groups) = &mut record.named_groups {
+            groups.retain(|group| asked.contains(group));
+        }
         return whole(*record, groups).map(Some).map_err(|e| e.to_string());
     }
     Err(format!(

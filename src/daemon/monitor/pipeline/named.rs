@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use nix::fcntl::OFlag;
 #[cfg(target_os = "linux")]
@@ -16,7 +16,7 @@ use nix::unistd::{pipe2, write};
 use super::start;
 use super::step::{Outcome, Step};
 use crate::auth::policy::{
-    self, Connect, ConnectTo, Granted, GrantedService, ServiceCaller, ServiceContext,
+    self, AccountUse, Connect, ConnectTo, Granted, GrantedService, ServiceCaller, ServiceContext,
 };
 use crate::config::named_services::Backend;
 use crate::config::times::WeekTime;
@@ -27,14 +27,16 @@ use crate::daemon::monitor::preauth::{AwaitsAccount, Pending, Preauth};
 use crate::daemon::monitor::sessions::shares::Holder;
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
-use crate::log::log;
+use crate::log::{log, log_ratelimited};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::UserRecord;
-use crate::sys::{local_time, neighbours};
+use crate::sys::neighbours;
 
-/// What a pipe holds that has the size with which it is made, bytes.
+/// What a new pipe holds (pipe(7): 64 KiB), and to which size one is enlarged, bytes.
 #[cfg(target_os = "linux")]
-const SMALL: usize = 60 * 1024;
+const NEW_PIPE: usize = 64 * 1024;
+#[cfg(target_os = "linux")]
+const LARGE_PIPE: libc::c_int = 1 << 20;
 
 /// Looks up the account that the caller has here, then decides.
 pub(super) fn begin(
@@ -56,7 +58,8 @@ pub(super) fn begin(
         FoundUser::User(record) => decide(parts, c, pending, Some(&record), now),
         FoundUser::Looking(which) => {
             log!(parts.ground.log, Debug, "look-up", connection = c, user);
-            let awaits = AwaitsAccount::Caller(Box::new(pending));
+            let groups = parts.ground.settings.service.groups().to_vec();
+            let awaits = AwaitsAccount::Caller(Box::new(pending), groups);
             Ok(Step::Wait(Preauth::AwaitsAccount(which, awaits)))
         }
         FoundUser::Busy(why) => busy(why),
@@ -73,17 +76,18 @@ pub(super) fn decide(
 ) -> Outcome {
     let peer = pending.request.host().peer();
     // A locked or expired account is no user here.
-    let usable = found.filter(|record| parts.names.check(record, true).is_ok());
+    let usable = found.filter(|record| parts.names.check(record, AccountUse::LogIn).is_ok());
     let hardware = match parts.ground.settings.service.names_hardware() {
         true => neighbours::hardware_of(peer).unwrap_or_else(|e| {
             let why = format!("the table of neighbours cannot be read: {e}");
-            log!(parts.ground.log, Warning, "fault", why);
+            log_ratelimited!(parts.ground.log, Warning, "fault", why);
             None
         }),
         false => None,
     };
     let (caller, rest) = pending.split();
-    let granted = time().and_then(|time| {
+    let time = WeekTime::now().map_err(|e| Refusal::new(Cause::System, e));
+    let granted = time.and_then(|time| {
         let context = ServiceContext {
             services: &parts.ground.settings.service,
             account: usable,
@@ -175,14 +179,14 @@ fn connect(
     let Connect {
         name,
         to,
-        is_callers,
+        account_use,
         ..
     } = granted.service();
     let refuse = |why: String| {
         let words = format!("[service.{name}]: {why}");
         Refusal::new(Cause::Service, words).of(peer)
     };
-    parts.names.check(record, *is_callers).map_err(refuse)?;
+    parts.names.check(record, *account_use).map_err(refuse)?;
     // A daemon that is not root is that user already.
     let becomes_user = parts.names.serves().is_none();
     let targets = match to {
@@ -192,7 +196,7 @@ fn connect(
                 return Err(refuse(why.into()).into());
             }
             let (ground, jobs) = (&mut parts.ground, &mut parts.jobs);
-            let (all, account) = (&mut parts.waiting_services, &record.account);
+            let (all, account) = (&mut parts.shared_programs, &record.account);
             let path = all.socket_of(ground, jobs, name, command, account, becomes_user);
             vec![Target::Unix(path.map_err(|e| refuse(e.to_string()))?)]
         }
@@ -249,6 +253,7 @@ fn begin_connecting(
 ) -> Outcome {
     let granted = &pending.request;
     let Connect { name, user, .. } = granted.service();
+    let peer = granted.authenticated().peer();
     let becomes_user = parts.names.serves().is_none();
     let account = becomes_user.then_some(&record.account);
     log!(
@@ -260,10 +265,10 @@ fn begin_connecting(
         service = name
     );
     let (backends, jobs) = (&mut parts.backends, &mut parts.jobs);
-    let begun = backends.begin(jobs, c, name, account, targets, now);
+    let begun = backends.begin(jobs, (c, peer), name, account, targets, now);
     begun.map_err(|why| {
         let words = format!("[service.{name}]: {why}");
-        Refusal::new(Cause::Service, words).of(granted.authenticated().peer())
+        Refusal::new(Cause::Busy, words).of(peer)
     })?;
     Ok(Step::Wait(Preauth::AwaitsBackend(Box::new(pending))))
 }
@@ -295,27 +300,16 @@ pub(super) fn connected(
 
 // ---- what they need ----
 
-/// Returns the weekday and the time of day on this host's clock.
-fn time() -> Result<WeekTime, Refusal> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seconds = now.ok().and_then(|now| i64::try_from(now.as_secs()).ok());
-    let time = seconds.and_then(local_time::at);
-    let (day, minute) = time.ok_or_else(|| {
-        Refusal::new(
-            Cause::System,
-            "this host's clock has no time that a calendar has",
-        )
-    })?;
-    Ok(WeekTime { day, minute })
-}
-
-/// Returns the reading end of a pipe that has this text, and is at its end behind it.
+/// Returns the reading end of a pipe that holds this text and then ends.
+///
+/// # Errors
+/// The pipe cannot be made, or has no room for the text.
 fn filled_pipe(text: &str) -> Result<OwnedFd, Fault> {
     let (ours, its) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     #[cfg(target_os = "linux")]
-    if text.len() > SMALL {
-        // More than this fits no settings file.
-        let _ = fcntl(&its, FcntlArg::F_SETPIPE_SZ(1 << 20));
+    if text.len() > NEW_PIPE {
+        // If this fails, the write below is short.
+        let _ = fcntl(&its, FcntlArg::F_SETPIPE_SZ(LARGE_PIPE));
     }
     let written = write(&its, text.as_bytes())?;
     match written == text.len() {

@@ -159,9 +159,10 @@ pub(super) fn forget(parts: &mut Parts, c: Connection) {
         Some(Preauth::LoggingIn(id)) => abandon(parts, id),
         Some(Preauth::AtDoor(_)) => parts.registry.forget(c),
         // The look-up goes on, for others that wait for it and for later requests.
-        Some(
-            Preauth::AwaitsAccount(..) | Preauth::AwaitsAddress(..) | Preauth::AwaitsBackend(_),
-        ) => {}
+        Some(Preauth::AwaitsAccount(..)) => {}
+        Some(Preauth::AwaitsBackend(_)) => parts.backends.abandon(c),
+        // Its look-up ends at its own time limit; nothing waits for it.
+        Some(Preauth::AwaitsAddress(..)) => {}
         Some(Preauth::Greeted(..) | Preauth::AwaitsCommand(_)) | None => {}
     }
 }

@@ -50,11 +50,13 @@ pub(super) fn start(
     } = pending;
     let account = &record.account;
     let peer = granted.authenticated().peer();
+    // A named service has its own rule: "@caller" never becomes root, and an administrator may name
+    // root.
     if granted.service().service.is_none() {
         policy::check_account(granted.authenticated(), account).map_err(|r| r.of(peer))?;
     }
     // Locked or expired accounts, and nologin(5).
-    let usable = parts.names.check(record, granted.service().is_users());
+    let usable = parts.names.check(record, granted.service().account_use());
     usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
     let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
     // The job first: it starts during the handshake's key agreement.
@@ -116,15 +118,7 @@ pub(super) fn tell<S>(
     let [stdin, _, stderr] = closed_pipes().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
     let info = info(pending.request.authenticated(), "");
     let streams = [stdin, output, stderr];
-    accept_without_job(
-        parts,
-        connection,
-        pending,
-        info,
-        streams,
-        Leader::Detached,
-        now,
-    )
+    accept_without_job(parts, connection, pending, info, streams, false, now)
 }
 
 /// Accepts a connection whose backend is connected at this socket.
@@ -140,21 +134,17 @@ pub(super) fn connected(
     let peer = host.peer();
     let failed = |e: Fault| Refusal::new(Cause::System, e).of(peer);
     let [_, _, stderr] = closed_pipes().map_err(failed)?;
+    // A host that lost power would keep the session for ever. Fails for a Unix socket alone.
+    let keep_alive = parts.ground.settings.daemon.keep_alive.as_secs();
+    let keep_alive = u32::try_from(keep_alive).unwrap_or(u32::MAX);
+    let _ = socket::notice_loss(backend.as_fd(), keep_alive);
     let copy = backend.try_clone().map_err(|e| failed(e.into()))?;
     let info = SessionInfo {
         command: granted.service().name.clone(),
         ..info(host, granted.service().user.as_str())
     };
     let streams = [copy, backend, stderr];
-    accept_without_job(
-        parts,
-        connection,
-        pending,
-        info,
-        streams,
-        Leader::Backend,
-        now,
-    )
+    accept_without_job(parts, connection, pending, info, streams, true, now)
 }
 
 /// Accepts a connection whose session has these streams and no job.
@@ -164,7 +154,7 @@ fn accept_without_job<S>(
     pending: Pending<Granted<S>>,
     info: SessionInfo,
     streams: [OwnedFd; 3],
-    leader: Leader,
+    is_backend: bool,
     now: Instant,
 ) -> Outcome {
     let Pending {
@@ -173,7 +163,6 @@ fn accept_without_job<S>(
         conversation,
         welcome,
     } = pending;
-    let is_backend = leader == Leader::Backend;
     let host = granted.authenticated_mut();
     let peer = host.peer();
     let channel = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
@@ -197,7 +186,7 @@ fn accept_without_job<S>(
     let handover = Handover {
         id,
         info,
-        leader,
+        leader: Leader::NoProcess,
         streams,
         socket,
         channel,
@@ -205,7 +194,7 @@ fn accept_without_job<S>(
             answer,
             keys,
             // A backend's session lasts until both directions have ended.
-            linger: if is_backend { u32::MAX } else { 0 },
+            linger: if is_backend { limits::UNTIL_CLOSED } else { 0 },
             windows: parts.ground.windows(),
             is_backend,
         },

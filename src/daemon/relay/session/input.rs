@@ -37,7 +37,11 @@ impl Serving {
                 Said::Signal(s) if self.is_backend => {
                     self.end = Some(End::Killed(s.byte()));
                     self.close_input();
-                    self.outputs.iter_mut().for_each(|o| o.pipe = None);
+                    for output in &mut self.outputs {
+                        if output.pipe.take().is_some() {
+                            self.outgoing.add(&Message::Eof(output.stream))?;
+                        }
+                    }
                 }
                 Said::Signal(s) => {
                     // Signals that arrive faster than the monitor reads them are merged. After the

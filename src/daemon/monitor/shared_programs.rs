@@ -7,18 +7,21 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Pid, Uid, chown};
 
 use super::ground::Ground;
 use super::jobs::Jobs;
+use crate::config::named_services::{Kind, NamedServices};
 use crate::fault::Fault;
 use crate::log::log;
 use crate::sys::account::Account;
+use crate::sys::id_number::IdNumber;
 use crate::sys::job::{Ends, Identity, Program};
 use crate::sys::process::{self, Ended};
 use crate::sys::socket;
@@ -28,9 +31,18 @@ const MASK: u16 = 0o022;
 
 /// The programs that run, by the names of their services.
 #[derive(Default)]
-pub(super) struct WaitingServices(BTreeMap<String, Pid>);
+pub(super) struct SharedPrograms(BTreeMap<String, Running>);
 
-impl WaitingServices {
+/// A program that runs.
+struct Running {
+    pid: Pid,
+    command: Vec<String>,
+    uid: IdNumber,
+    /// Whether it was told to end.
+    ends: bool,
+}
+
+impl SharedPrograms {
     /// Returns the path of a service's socket, and starts its program if it does not run.
     ///
     /// # Errors
@@ -44,10 +56,17 @@ impl WaitingServices {
         account: &Account,
         becomes_user: bool,
     ) -> Result<PathBuf, Fault> {
-        let path = ground.paths.run.join(format!("service-{name}"));
-        if self.0.contains_key(name) {
-            return Ok(path);
+        let path = ground.paths.service_socket(name);
+        if let Some(running) = self.0.get_mut(name).filter(|running| !running.ends) {
+            if running.command == command && running.uid == account.uid {
+                return Ok(path);
+            }
+            // The settings have changed.
+            running.end();
         }
+        ground
+            .unreaped
+            .extend(self.0.remove(name).map(|old| old.pid));
         let listener = socket::unix_listener(&path).map_err(|e| Fault::of(&path, e))?;
         if becomes_user {
             let (uid, gid) = (account.uid.get(), account.gid.get());
@@ -71,32 +90,68 @@ impl WaitingServices {
             user = account.name,
             pid
         );
-        self.0.insert(name.to_owned(), pid);
+        let running = Running {
+            pid,
+            command: command.to_vec(),
+            uid: account.uid,
+            ends: false,
+        };
+        self.0.insert(name.to_owned(), running);
         Ok(path)
     }
 
     /// Reaps the programs that have ended: the next connection starts them again.
     pub(super) fn ended(&mut self, ground: &mut Ground) {
-        self.0.retain(|name, pid| {
-            let Some(ended) = process::ended(*pid) else {
+        self.0.retain(|name, running| {
+            let Some(ended) = process::ended(running.pid) else {
                 return true;
             };
-            process::reap(*pid);
+            process::reap(running.pid);
             let status = match ended {
                 Ended::Exited(status) => status.to_string(),
                 Ended::Killed(signal) => format!("signal-{signal}"),
             };
             log!(ground.log, Info, "ended", service = name, status);
+            remove_socket(ground, name);
             false
         });
     }
 
-    /// Ends the programs, and removes their sockets.
-    pub(super) fn stop(&mut self, run: &Path) {
-        for (name, pid) in std::mem::take(&mut self.0) {
-            process::signal_group(pid, Signal::SIGTERM);
-            let _ = std::fs::remove_file(run.join(format!("service-{name}")));
+    /// Ends the programs whose services are no longer there, after a reload.
+    pub(super) fn reload(&mut self, services: &NamedServices) {
+        let is_there = |name: &String| {
+            let service = services.get(name);
+            service.is_some_and(|s| matches!(s.kind, Kind::Inetd { wait: true, .. }))
+        };
+        for (_, running) in self.0.iter_mut().filter(|(name, _)| !is_there(name)) {
+            running.end();
         }
+    }
+
+    /// Ends the programs, and removes their sockets.
+    pub(super) fn stop(&mut self, ground: &mut Ground) {
+        for (name, mut running) in std::mem::take(&mut self.0) {
+            running.end();
+            remove_socket(ground, &name);
+        }
+    }
+}
+
+impl Running {
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ends, true) {
+            process::signal_group(self.pid, Signal::SIGTERM);
+        }
+    }
+}
+
+fn remove_socket(ground: &mut Ground, name: &str) {
+    let path = ground.paths.service_socket(name);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            log!(ground.log, Warning, "fault", why = Fault::of(&path, e));
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 
