@@ -51,10 +51,6 @@ const NOT_RUN: &[(&str, &str)] = &[
         "the machines have no /dev/fuse; tests/sftp.rs mounts",
     ),
     (
-        "hosta# sshfs -o ssh_command=cosrsh hostb:/srv /mnt",
-        "the machines have no /dev/fuse; tests/sftp.rs mounts",
-    ),
-    (
         "restic -o sftp.command='cosrsh hostb -s sftp' -r sftp:hostb:/srv/backup snapshots",
         "there is no repository; tests/sftp.rs has one",
     ),
@@ -109,6 +105,29 @@ const BEFORE: &[(&str, &str, &str)] = &[
         "hg clone",
         "hostb",
         "hg init /srv/project && cd /srv/project && echo a >a && hg commit -A -u me -m first",
+    ),
+    (
+        "cos services",
+        "hostb",
+        "cat >>/etc/cosserver/cosserver.toml <<EOF && kill -HUP $(cat /run/cosserver/cosserver.pid)
+[service.uptime]
+kind = \"command\"
+command = [\"/usr/bin/uptime\"]
+as = \"nobody\"
+allow = [ { host = \"hosta\" } ]
+[service.report]
+kind = \"command\"
+command = [\"/bin/echo\"]
+args = [\"daily month=*\"]
+as = \"nobody\"
+allow = [ { host = \"hosta\" } ]
+[service.git]
+kind = \"inetd\"
+command = [\"$(command -v git)\", \"daemon\", \"--inetd\", \"--export-all\", \"--base-path=/srv\"]
+as = \"root\"
+allow = [ { host = \"hosta\" } ]
+EOF
+",
     ),
     (
         "hostc",

@@ -170,12 +170,11 @@ const COMMANDS: &[Command] = &[
         explain::explain,
     )
     .more(
-        "The keys are service, which must be given, and those of a rule: user, group, host, \
-         machine, token (default host), address (default: that of the host), hardware, time \
-         (as in \"Mon 07:30\"; default now), suite and compression. What is not given is not \
-         known: a condition about it counts in deny and not in allow. The groups of the user are \
-         looked up. Exits with 1 if it is \
-         denied.",
+        "The keys are service, which must be given, and those of a rule: user, group, host, machine,\n\
+         token (default: host), address (default: that of the host), hardware, time (as in \"Mon 07:30\";\n\
+         default: now), suite and compression (default: none). What is not given is not known: a\n\
+         condition about it counts in deny and not in allow. The user and its groups are looked up.\n\
+         Exits with 1 if it is denied.",
     ),
     command(
         "check",

@@ -26,7 +26,7 @@ use crate::config::words::quoted;
 use crate::fault::Fault;
 use crate::sys::client_fork::fork_connection;
 use crate::sys::client_signals::Caught;
-use crate::sys::socket_owner;
+use crate::sys::{process, socket_owner};
 
 /// Most connections at the same time: further ones wait to be accepted.
 const MOST: usize = 1_000;
@@ -272,6 +272,8 @@ pub(super) fn listen(
     messages::line(&format!("cos: listening on {}", listener.shown()));
     if call.background {
         nix::unistd::daemon(true, true).map_err(|e| Fault::from(e).while_doing("-f"))?;
+        // As ssh does: whoever started it may wait for the end of its outputs.
+        process::silence_stderr(call.verbose).map_err(failed)?;
         listener.belongs_to_this_process();
     }
     let (mut children, mut others) = (0_usize, OtherUsers::default());
