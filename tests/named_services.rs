@@ -15,16 +15,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use daemon::session::on_path;
-use daemon::{COS, Daemon, Lines, append, me, must, prepare, run};
+use daemon::{COS, Daemon, Folder, Lines, append, me, must, prepare, run};
 use tool::{have, tool};
 
 /// A program that tells what it was started with, then copies its input.
 const TELLING: &str = "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\n\
     echo; pwd; id -un; env | grep ^COS_ | sort\necho complaint >&2\ncat\nexit 42\n";
 
-/// Starts a daemon with these services. In their text, `@P` is the telling program, `@D` the
+/// Returns the folders of a daemon with these services. In their text, `@P` is the telling program, `@D` the
 /// folder, `@me` the user that runs the tests.
-fn start(services: &str) -> Daemon {
+fn folder_with(services: &str) -> Folder {
     // No test waits for the grace of processes.
     let exec = "[exec]\nssh-client = false\nhup-to-kill = 3600\n";
     let folder = prepare(&format!("[daemon]\nrefusal-interval = 1\n{exec}"), "");
@@ -36,7 +36,11 @@ fn start(services: &str) -> Daemon {
         .replace("@D", folder.0.to_str().unwrap())
         .replace("@me", &me());
     append(&folder.path("S/cosserver.toml"), &services);
-    Daemon::start_in(folder, &[])
+    folder
+}
+
+fn start(services: &str) -> Daemon {
+    Daemon::start_in(folder_with(services), &[])
 }
 
 /// `cos -C A WORD -p PORT …`
@@ -655,6 +659,33 @@ fn a_backends_session_that_is_hung_up_ends_at_once() {
         d.log.wait_from(from, |l| l.starts_with(&ended));
         child.wait().unwrap();
     }
+}
+
+/// Each connection has its own monitor, which connects to the backend, and ends with the session.
+#[test]
+fn under_inetd_each_kind_is_served() {
+    let services = [
+        forward("up", "unix:@D/up"),
+        UPTIME.to_owned(),
+        "[service.one]\nkind = \"inetd\"\nwait = true\ncommand = [\"/bin/cat\"]\nas = \"@me\"\n\
+         allow = [ { host = \"hosta\" } ]\n"
+            .to_owned(),
+    ];
+    let d = Daemon::inetd_in(folder_with(&services.concat()), &[]);
+    upper(UnixListener::bind(d.folder.path("up")).unwrap());
+    let out = with_input(cos(&d, "open", &["up://hostb"]), b"hello");
+    assert_eq!(
+        (out.status.code(), &out.stdout[..]),
+        (Some(0), &b"HELLO"[..]),
+        "{out:?}"
+    );
+    assert_eq!(open(&d, &["report://hostb"]).status.code(), Some(42));
+    unavailable(&d, &["absent://hostb"]);
+    let why = unavailable(&d, &["one://hostb"]);
+    assert!(
+        why.contains("wait = true needs a daemon that stands by itself"),
+        "{why}"
+    );
 }
 
 /// A client that listens, until it is dropped.
