@@ -7,14 +7,16 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout, geteuid, getpid};
@@ -92,8 +94,14 @@ struct Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if self.of == getpid() {
-            let _ = fs::remove_file(&self.path);
+        if self.of != getpid() {
+            return;
+        }
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                messages::print_error(None, &Fault::of(&self.path, e).to_string());
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 }
@@ -184,27 +192,39 @@ impl AsFd for Listener {
 }
 
 /// Connections that were not accepted: other users of this machine can cause any number of them, so
-/// at most one line a second tells of them.
+/// at most one line a second tells of them, and one of those that it leaves out.
 #[derive(Default)]
 struct OtherUsers {
     told: Option<Instant>,
     left_out: usize,
 }
 
+/// The time for which one line tells of connections that were not accepted.
+const TELL: Duration = Duration::from_secs(1);
+
 impl OtherUsers {
-    fn tell(&mut self, host: &str, why: &str) {
-        let now = Instant::now();
-        let is_soon = |at: Instant| now.duration_since(at) < Duration::from_secs(1);
-        if self.told.is_some_and(is_soon) {
+    fn has_just_told(&self, now: Instant) -> bool {
+        self.told.is_some_and(|at| now.duration_since(at) < TELL)
+    }
+
+    /// Notes a connection, and returns the line to print now, if any.
+    fn note(&mut self, why: String, now: Instant) -> Option<String> {
+        if self.has_just_told(now) {
             self.left_out = self.left_out.saturating_add(1);
-            return;
+            return None;
         }
-        let more = match std::mem::take(&mut self.left_out) {
-            0 => String::new(),
-            n => format!("; {n} more before it"),
-        };
         self.told = Some(now);
-        messages::print_error(Some(host), &format!("{why}{more}"));
+        Some(why)
+    }
+
+    /// Returns the line about those that were left out, once its time has come.
+    fn left_out(&mut self, now: Instant) -> Option<String> {
+        if self.left_out == 0 || self.has_just_told(now) {
+            return None;
+        }
+        self.told = Some(now);
+        let count = std::mem::take(&mut self.left_out);
+        Some(format!("{count} more connections were not accepted"))
     }
 }
 
@@ -240,17 +260,24 @@ fn of_this_user(from: IpAddr, owner: impl Fn() -> io::Result<Option<u32>>) -> Re
     }
 }
 
-/// Removes the file of a socket that nobody listens at.
+/// Removes the file of a socket that no process listens at.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(about) if about.file_type().is_socket() => match UnixStream::connect(path) {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-            Ok(_) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Ok(about) if about.file_type().is_socket() => match try_connect(path) {
+            Err(Errno::ECONNREFUSED) => fs::remove_file(path),
+            Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
         },
         Ok(_) => Err(io::Error::other("a file that is not a socket is there")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// Connects to a Unix socket and hangs up. Does not wait for one whose queue is full.
+fn try_connect(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 /// Listens, and has each connection served in a process of its own by `serve`, with the connection
@@ -279,7 +306,12 @@ pub(super) fn listen(
     let (mut children, mut others) = (0_usize, OtherUsers::default());
     loop {
         children = children.saturating_sub(reap());
-        if let Some(signal) = wait(&listener, &caught, children).map_err(failed)? {
+        if let Some(line) = others.left_out(Instant::now()) {
+            messages::print_error(Some(&call.host), &line);
+        }
+        let looks_again = children > 0 || others.left_out > 0;
+        let waited = wait(&listener, &caught, children < MOST, looks_again);
+        if let Some(signal) = waited.map_err(failed)? {
             return Ok(KILLED.saturating_add(signal));
         }
         if children >= MOST {
@@ -289,7 +321,9 @@ pub(super) fn listen(
             Ok(None) => continue,
             Ok(Some(Accepted::Own(connection))) => connection,
             Ok(Some(Accepted::Others(why))) => {
-                others.tell(&call.host, &why);
+                if let Some(line) = others.note(why, Instant::now()) {
+                    messages::print_error(Some(&call.host), &line);
+                }
                 continue;
             }
             Err(e) if is_shortage(&e) => {
@@ -317,14 +351,19 @@ pub(super) fn listen(
     }
 }
 
-/// Waits for a connection, for a signal or, while there are children, for a while. Returns the
-/// signal.
-fn wait(listener: &Listener, caught: &Caught, children: usize) -> io::Result<Option<u8>> {
-    let timeout = match children {
-        0 => PollTimeout::NONE,
-        _ => PollTimeout::from(REAP),
+/// Waits for a connection if there is room for one, for a signal and, if something is to be looked at
+/// again, for a while. Returns the signal.
+fn wait(
+    listener: &Listener,
+    caught: &Caught,
+    has_room: bool,
+    looks_again: bool,
+) -> io::Result<Option<u8>> {
+    let timeout = match looks_again {
+        false => PollTimeout::NONE,
+        true => PollTimeout::from(REAP),
     };
-    let events = match children < MOST {
+    let events = match has_room {
         true => PollFlags::POLLIN,
         false => PollFlags::empty(),
     };
@@ -333,7 +372,7 @@ fn wait(listener: &Listener, caught: &Caught, children: usize) -> io::Result<Opt
         PollFd::new(listener.as_fd(), events),
     ];
     match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),
     }
     caught.next()
@@ -375,6 +414,23 @@ mod tests {
         }
     }
 
+    /// The count would be told with the next one only: after a flood that has ended, never.
+    #[test]
+    fn connections_that_were_left_out_are_told_without_another_one() {
+        let (mut others, now) = (OtherUsers::default(), Instant::now());
+        assert_eq!(others.note("one".into(), now).as_deref(), Some("one"));
+        for _ in 0..3 {
+            assert_eq!(others.note("more".into(), now), None);
+        }
+        assert_eq!(others.left_out(now), None);
+        let line = others.left_out(now + TELL);
+        assert_eq!(
+            line.as_deref(),
+            Some("3 more connections were not accepted")
+        );
+        assert_eq!(others.left_out(now + 2 * TELL), None);
+    }
+
     #[test]
     fn a_stale_socket_is_replaced_and_nothing_else() {
         let scratch = crate::config::scratch::Scratch::new();
@@ -388,6 +444,10 @@ mod tests {
             0o600
         );
         assert!(Listener::open(&at).is_err(), "one that is listened at");
+        // One whose queue is full must not be waited for.
+        nix::sys::socket::listen(&first, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        while try_connect(&path).is_ok() {}
+        assert!(Listener::open(&at).is_err(), "one whose queue is full");
         drop(first);
         assert!(!path.exists());
         fs::write(&path, "x").unwrap();

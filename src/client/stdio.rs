@@ -297,7 +297,7 @@ impl Output {
             return;
         }
         if self.is_connection {
-            // Standard input still holds it open.
+            // Standard input still holds it open. This fails if the peer has closed it already.
             let _ = shutdown(self.stdout.as_fd().as_raw_fd(), Shutdown::Write);
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
